@@ -1,0 +1,282 @@
+/**
+ * A chain of layers read as one device, at one point in time.
+ *
+ * The map of the chain is built lazily, a region of 32 MiB at a time, merged once across all layers and kept in a cache with a
+ * ceiling. A warm read therefore costs one look-up and one read of a file, at depth 1 and at depth 64 alike, and opening costs
+ * the depth of the chain, not the size of the disk.
+ *
+ * A region in which a table is damaged is not cached: reads there ask the layers for exactly their range, so that one bad
+ * entry costs its own grain and not its neighbours.
+ */
+import { CorruptError, UnsupportedError } from '../errors.ts';
+import type { ImageLayer } from '../image/image.ts';
+import { type ByteSource, checkRange } from '../storage/byte-source.ts';
+import { type Io, runAsync, runSync } from '../storage/io.ts';
+import { buildRegion, NO_LAYER, type Region, type RunTarget, ZEROS } from './region.ts';
+
+/** Bytes of disk per region: what one grain table of a hosted sparse VMDK covers. Must stay below 4 GiB. */
+export const REGION_BYTES = 32 << 20;
+/** Default ceiling of a disk's map cache, in bytes. */
+export const MAP_CACHE_BYTES = 64 << 20;
+
+/** A stretch of the disk with one answer to "where are these bytes". */
+export interface DiskRun {
+  readonly offset: number;
+  readonly length: number;
+  readonly kind: 'data' | 'zero';
+  /** Index of the layer that answers (0 is the leaf); undefined where no layer has anything. */
+  readonly layer?: number;
+  /** For data: the source, and the byte in it. */
+  readonly source?: ByteSource;
+  readonly position?: number;
+}
+
+export interface DiskOptions {
+  readonly name?: string;
+  /** Answer `read` on the calling thread (data workers, command line). */
+  readonly synchronous?: boolean;
+  /** Ceiling of the map cache in bytes. */
+  readonly mapCacheBytes?: number;
+}
+
+export class Disk implements ByteSource {
+  readonly name: string;
+  readonly size: number;
+  /** Leaf first. The disk owns them and closes them. */
+  readonly layers: readonly ImageLayer[];
+  readonly #synchronous: boolean;
+  readonly #ceiling: number;
+  readonly #targets: RunTarget[] = [];
+  readonly #targetIndex = new Map<ByteSource, number>();
+  readonly #regions = new Map<number, Region>();
+  readonly #building = new Map<number, Promise<Region | undefined>>();
+  /** Regions with damage in their tables; see above. */
+  readonly #broken = new Set<number>();
+  #cached = 0;
+  #tick = 0;
+
+  /** @param layers from leaf to base; at least one. */
+  constructor(layers: readonly ImageLayer[], options: DiskOptions = {}) {
+    const leaf = layers[0];
+    if (leaf === undefined) throw new RangeError('a disk needs a layer');
+    this.layers = layers;
+    this.size = leaf.virtualSize;
+    this.name = options.name ?? leaf.name;
+    this.#synchronous = options.synchronous ?? false;
+    this.#ceiling = options.mapCacheBytes ?? MAP_CACHE_BYTES;
+  }
+
+  /** Memory that the map cache holds now, in bytes. */
+  get mapCacheUsed(): number {
+    return this.#cached;
+  }
+
+  readonly #targetOf = (source: ByteSource, layer: number): number => {
+    const known = this.#targetIndex.get(source);
+    if (known !== undefined) return known;
+    const index = this.#targets.length;
+    if (index > 0x7fff) throw new UnsupportedError('a chain of more than 32,767 files', { source: this.name });
+    this.#targets.push({ source, layer });
+    this.#targetIndex.set(source, index);
+    return index;
+  };
+
+  #build(index: number): Io<Region> {
+    const start = index * REGION_BYTES;
+    return buildRegion(this.layers, start, Math.min(start + REGION_BYTES, this.size), this.#targetOf);
+  }
+
+  #buildRange(offset: number, end: number): Io<Region> {
+    return buildRegion(this.layers, offset, end, this.#targetOf);
+  }
+
+  #keep(index: number, region: Region): Region {
+    region.used = ++this.#tick;
+    this.#regions.set(index, region);
+    this.#cached += region.cost;
+    if (this.#cached > this.#ceiling) this.#evict(region);
+    return region;
+  }
+
+  /** Drops the regions used longest ago until a quarter of the ceiling is free: seldom, so that a hit costs one store. */
+  #evict(keep: Region): void {
+    const byAge = [...this.#regions].sort((a, b) => a[1].used - b[1].used);
+    for (const [index, region] of byAge) {
+      if (this.#cached <= this.#ceiling * 0.75) break;
+      if (region === keep) continue;
+      this.#regions.delete(index);
+      this.#cached -= region.cost;
+    }
+  }
+
+  /** Remembers a region whose tables are damaged, and says whether `error` was that. */
+  #noteBroken(index: number, error: unknown): boolean {
+    if (!(error instanceof CorruptError)) return false;
+    // A disk that is broken all over needs no longer memory than this: what is not noted is only tried again.
+    if (this.#broken.size < 65_536) this.#broken.add(index);
+    return true;
+  }
+
+  /** The region at `index`; undefined when its tables are damaged and exact ranges must be asked for. */
+  #regionSync(index: number): Region | undefined {
+    const known = this.#regions.get(index);
+    if (known !== undefined) {
+      known.used = ++this.#tick;
+      return known;
+    }
+    if (this.#broken.has(index)) return undefined;
+    try {
+      return this.#keep(index, runSync(this.#build(index)));
+    } catch (error) {
+      if (this.#noteBroken(index, error)) return undefined;
+      throw error;
+    }
+  }
+
+  async #regionAsync(index: number): Promise<Region | undefined> {
+    const known = this.#regions.get(index);
+    if (known !== undefined) {
+      known.used = ++this.#tick;
+      return known;
+    }
+    if (this.#broken.has(index)) return undefined;
+    let building = this.#building.get(index);
+    if (building === undefined) {
+      building = runAsync(this.#build(index))
+        .then((region) => this.#keep(index, region))
+        .catch((error: unknown) => {
+          if (this.#noteBroken(index, error)) return undefined;
+          throw error;
+        })
+        .finally(() => this.#building.delete(index));
+      this.#building.set(index, building);
+    }
+    return building;
+  }
+
+  /** Fills `target` with the disk's bytes from `offset`, on this thread. */
+  readonly readIntoSync = (target: Uint8Array, offset: number): void => {
+    const end = offset + target.length;
+    if (!(offset >= 0 && end <= this.size)) checkRange(this, offset, target.length);
+    let at = offset;
+    while (at < end) {
+      const index = Math.floor(at / REGION_BYTES);
+      const stop = Math.min(end, (index + 1) * REGION_BYTES);
+      const region = this.#regionSync(index) ?? runSync(this.#buildRange(at, stop));
+      let run = region.find(at - region.start);
+      while (at < stop) {
+        const runEnd = Math.min(stop, region.start + region.ends[run]!);
+        const piece = runEnd - at === target.length ? target : target.subarray(at - offset, runEnd - offset);
+        const to = region.targets[run]!;
+        if (to === ZEROS) {
+          piece.fill(0);
+        } else {
+          const runStart = region.start + (run === 0 ? 0 : region.ends[run - 1]!);
+          this.#targets[to]!.source.readIntoSync!(piece, region.positions[run]! + (at - runStart));
+        }
+        at = runEnd;
+        run++;
+      }
+    }
+  };
+
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    checkRange(this, offset, length);
+    const bytes = new Uint8Array(length);
+    if (this.#synchronous) {
+      this.readIntoSync(bytes, offset);
+      return bytes;
+    }
+    const reads: Promise<void>[] = [];
+    for (const run of await this.runs(offset, length)) {
+      if (run.kind === 'zero') continue;
+      reads.push(run.source!.read(run.position!, run.length).then((part) => bytes.set(part, run.offset - offset)));
+    }
+    await Promise.all(reads);
+    return bytes;
+  }
+
+  *#runsOf(region: Region, offset: number, end: number): Generator<DiskRun> {
+    let at = offset;
+    for (let run = region.find(at - region.start); at < end; run++) {
+      const stop = Math.min(end, region.start + region.ends[run]!);
+      const to = region.targets[run]!;
+      const position = region.positions[run]!;
+      if (to === ZEROS) {
+        yield position === NO_LAYER
+          ? { offset: at, length: stop - at, kind: 'zero' }
+          : { offset: at, length: stop - at, kind: 'zero', layer: position };
+      } else {
+        const target = this.#targets[to]!;
+        const runStart = region.start + (run === 0 ? 0 : region.ends[run - 1]!);
+        yield {
+          offset: at,
+          length: stop - at,
+          kind: 'data',
+          layer: target.layer,
+          source: target.source,
+          position: position + (at - runStart),
+        };
+      }
+      at = stop;
+    }
+  }
+
+  /**
+   * The runs that cover `[offset, offset + length)`, in order, each naming its layer; neighbours that continue each other are
+   * one run. Memory grows with the number of runs in the range: walk a whole disk with `walk`.
+   */
+  async runs(offset: number, length: number): Promise<DiskRun[]> {
+    checkRange(this, offset, length);
+    const out: DiskRun[] = [];
+    for (let at = offset; at < offset + length; ) {
+      const index = Math.floor(at / REGION_BYTES);
+      const stop = Math.min(offset + length, (index + 1) * REGION_BYTES);
+      const region = (await this.#regionAsync(index)) ?? (await runAsync(this.#buildRange(at, stop)));
+      for (const run of this.#runsOf(region, at, stop)) append(out, run);
+      at = stop;
+    }
+    return out;
+  }
+
+  /** As `runs`, without leaving the thread. */
+  runsSync(offset: number, length: number): DiskRun[] {
+    checkRange(this, offset, length);
+    const out: DiskRun[] = [];
+    for (let at = offset; at < offset + length; ) {
+      const index = Math.floor(at / REGION_BYTES);
+      const stop = Math.min(offset + length, (index + 1) * REGION_BYTES);
+      const region = this.#regionSync(index) ?? runSync(this.#buildRange(at, stop));
+      for (const run of this.#runsOf(region, at, stop)) append(out, run);
+      at = stop;
+    }
+    return out;
+  }
+
+  /** All runs of the disk, a region at a time, so that memory stays bounded. */
+  async *walk(offset = 0, end = this.size): AsyncIterable<DiskRun[]> {
+    for (let at = offset; at < end; ) {
+      const stop = Math.min(end, (Math.floor(at / REGION_BYTES) + 1) * REGION_BYTES);
+      yield this.#synchronous ? this.runsSync(at, stop - at) : await this.runs(at, stop - at);
+      at = stop;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#regions.clear();
+    this.#cached = 0;
+    await Promise.all(this.layers.map((layer) => layer.close()));
+  }
+}
+
+/** Adds a run, or lengthens the last one when the new one continues it. */
+export function append(runs: DiskRun[], run: DiskRun): void {
+  const last = runs.at(-1);
+  if (last !== undefined && continues(last, run)) runs[runs.length - 1] = { ...last, length: last.length + run.length };
+  else runs.push(run);
+}
+
+function continues(a: DiskRun, b: DiskRun): boolean {
+  if (a.kind !== b.kind || a.layer !== b.layer || a.offset + a.length !== b.offset) return false;
+  return a.kind === 'zero' || (a.source === b.source && a.position! + a.length === b.position);
+}

@@ -1,0 +1,124 @@
+/**
+ * From a leaf image to its chain. Each link is a claim: it is looked for only inside the opened folder, and the file found must
+ * have the identity that the child recorded. What does not fit is refused with the recorded name; nothing is guessed.
+ */
+import { ChainliftError, CorruptError, DeniedError, IoError, MissingParentError, NotFoundError } from '../errors.ts';
+import { openLayer } from '../image/formats.ts';
+import type { ImageLayer } from '../image/image.ts';
+import type { Confinement } from '../storage/confinement.ts';
+import { Disk, type DiskOptions } from './disk.ts';
+
+/** Links followed at most. VMware allows 32, QEMU users have met some hundreds. */
+export const MAX_DEPTH = 512;
+
+/** A chain as far as it could be followed. */
+export interface ChainReport {
+  /** From the leaf on. All open; the caller closes them (or gives them to a Disk, which does). */
+  readonly layers: readonly ImageLayer[];
+  /** Why it ends before its base, when it does. */
+  readonly error?: ChainliftError;
+}
+
+/**
+ * Opens the image at `path` and every parent it can reach. Errors of our families end the walk and are reported, with the layers
+ * above them open.
+ */
+export async function followChain(path: string, folder: Confinement): Promise<ChainReport> {
+  const layers: ImageLayer[] = [];
+  const visited = new Map<string, ImageLayer>();
+  try {
+    let next: string | undefined = folder.realPath(path);
+    while (next !== undefined) {
+      const layer: ImageLayer = await openLayer(next, folder);
+      layers.push(layer);
+      visited.set(next, layer);
+      const child = layers.at(-2);
+      if (child !== undefined) checkLink(child, layer);
+      next = layer.parent === undefined ? undefined : findParent(layer, folder);
+      if (next !== undefined && visited.has(next)) throw loop(layer, visited.get(next)!);
+      if (layers.length >= MAX_DEPTH && next !== undefined) throw tooDeep(layers[0]!);
+    }
+    return { layers };
+  } catch (error) {
+    if (!(error instanceof ChainliftError)) {
+      await closeAll(layers);
+      throw error;
+    }
+    // A parent that was opened and turned out to be the wrong one is no part of the chain.
+    if (error instanceof MissingParentError && layers.length > 1 && error.details.child !== layers.at(-1)!.name) {
+      await layers.pop()!.close();
+    }
+    return { layers, error };
+  }
+}
+
+/**
+ * Opens the chain under the image at `path` as a disk. @throws MissingParentError, CorruptError, UnsupportedError, IoError,
+ * DeniedError; what was opened until then is closed.
+ */
+export async function openChain(path: string, folder: Confinement, options: DiskOptions = {}): Promise<Disk> {
+  const { layers, error } = await followChain(path, folder);
+  if (error !== undefined) {
+    await closeAll(layers);
+    throw error;
+  }
+  return new Disk(layers, options);
+}
+
+async function closeAll(layers: readonly ImageLayer[]): Promise<void> {
+  await Promise.all(layers.map((layer) => layer.close()));
+}
+
+/** What a link needs of the layer at each of its ends. */
+export type LinkEnd = Pick<ImageLayer, 'name' | 'path' | 'parent' | 'id'>;
+
+/** Real path of the file that `child` names as its parent. @throws MissingParentError, DeniedError, IoError. */
+export function findParent(child: LinkEnd, folder: Confinement): string {
+  const claim = child.parent!;
+  try {
+    return folder.resolveRecorded(claim.recorded, child.path);
+  } catch (error) {
+    if (error instanceof NotFoundError || (error instanceof IoError && error.details.code === 'ENOENT')) {
+      throw new MissingParentError({
+        child: child.name,
+        recorded: claim.recorded,
+        reason: 'there is no such file in the opened folder',
+        ...(claim.id === undefined ? {} : { expectedId: claim.id }),
+      });
+    }
+    if (error instanceof DeniedError) {
+      throw new DeniedError(`The parent "${claim.recorded}" of ${child.name}`, 'it leaves the opened folder', {
+        child: child.name,
+        recorded: claim.recorded,
+      });
+    }
+    throw error;
+  }
+}
+
+/** @throws MissingParentError unless `parent` has the identity that `child` recorded. */
+export function checkLink(child: LinkEnd, parent: LinkEnd): void {
+  const claim = child.parent!;
+  if (claim.id === undefined || claim.id === parent.id) return;
+  throw new MissingParentError({
+    child: child.name,
+    recorded: claim.recorded,
+    reason: `${parent.name} has the content id ${parent.id ?? 'none'}, and ${claim.id} was recorded; it was changed after this link was made, or is another disk`,
+    expectedId: claim.id,
+    ...(parent.id === undefined ? {} : { foundId: parent.id }),
+    candidate: parent.name,
+  });
+}
+
+/** The error for a chain in which the parent of `child` is `again`, which is above it. */
+export function loop(child: LinkEnd, again: LinkEnd): CorruptError {
+  return new CorruptError('Chain', {
+    source: child.name,
+    expected: 'a parent further down',
+    found: `${again.name}, which is above it: the chain is a loop`,
+  });
+}
+
+export function tooDeep(leaf: LinkEnd): CorruptError {
+  return new CorruptError('Chain', { source: leaf.name, expected: `at most ${MAX_DEPTH} layers`, found: 'more' });
+}

@@ -1,0 +1,59 @@
+/**
+ * Table look-ups are needed twice: without leaving the thread (data workers, command line) and with many reads in flight
+ * (remote sources). So they are written once, as generators that yield the read they need and are given its bytes; the
+ * two drivers below carry them out.
+ */
+import { throwIfCancelled } from '../errors.ts';
+import type { ByteSource } from './byte-source.ts';
+
+export interface ReadRequest {
+  readonly source: ByteSource;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** A computation that reads: yields requests, is resumed with exactly the requested bytes. */
+export type Io<T> = Generator<ReadRequest, T, Uint8Array>;
+
+/** One read, for `yield*`. */
+export function* readBytes(source: ByteSource, offset: number, length: number): Io<Uint8Array> {
+  return yield { source, offset, length };
+}
+
+/** Carries out a computation on this thread. Every source it reads must offer `readIntoSync`. */
+export function runSync<T>(io: Io<T>): T {
+  let step = io.next();
+  while (!step.done) {
+    const { source, offset, length } = step.value;
+    const bytes = new Uint8Array(length);
+    let failure: unknown;
+    let failed = false;
+    try {
+      if (source.readIntoSync === undefined) throw new TypeError(`${source.name} cannot be read synchronously`);
+      source.readIntoSync(bytes, offset);
+    } catch (error) {
+      failure = error;
+      failed = true;
+    }
+    step = failed ? io.throw(failure) : io.next(bytes);
+  }
+  return step.value;
+}
+
+/** Carries out a computation with asynchronous reads. */
+export async function runAsync<T>(io: Io<T>, signal?: AbortSignal): Promise<T> {
+  let step = io.next();
+  while (!step.done) {
+    throwIfCancelled(signal);
+    const { source, offset, length } = step.value;
+    let bytes: Uint8Array | undefined;
+    let failure: unknown;
+    try {
+      bytes = await source.read(offset, length);
+    } catch (error) {
+      failure = error;
+    }
+    step = bytes === undefined ? io.throw(failure) : io.next(bytes);
+  }
+  return step.value;
+}
