@@ -1,0 +1,52 @@
+/**
+ * The disk image formats in probe order. Detecting is lenient (a damaged header behind the right magic still belongs to the
+ * format), opening is strict.
+ */
+import { basename } from 'node:path';
+import { UsageError } from '../errors.ts';
+import type { Confinement } from '../storage/confinement.ts';
+import type { ImageFormat, ImageLayer } from './image.ts';
+import { PREFIX_BYTES, rawFormat } from './raw/raw-layer.ts';
+import { recognisedFormats } from './recognised.ts';
+import { vmdkFormat } from './vmdk/vmdk-format.ts';
+
+/** Formats that are read. Raw is the catch-all, so it comes last. */
+export const imageFormats: readonly ImageFormat[] = [vmdkFormat, rawFormat];
+
+/** Every format that a file can be found to have, those that are refused by name included. */
+const probeOrder: readonly ImageFormat[] = [vmdkFormat, ...recognisedFormats, rawFormat];
+
+/**
+ * The format of a file that was met while looking around a folder: undefined for what is no disk image. `open` of the result may
+ * still refuse it. Extents of a VMDK count as VMDK (or raw, where they are flat): which files belong together, their descriptor
+ * says.
+ * @throws IoError, DeniedError.
+ */
+export async function detectFormat(path: string, folder: Confinement): Promise<ImageFormat | undefined> {
+  const file = folder.open(path);
+  try {
+    const prefix = await file.read(0, Math.min(PREFIX_BYTES, file.size));
+    const name = basename(file.path);
+    return probeOrder.find((format) => format.detect(prefix, name));
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * Opens one layer, never its parent. A file of no known format is opened as raw: the caller asked for this very file.
+ * @param format the name of a format, to open the file as that whatever it looks like.
+ * @throws CorruptError, UnsupportedError, UsageError, NotFoundError, IoError, DeniedError.
+ */
+export async function openLayer(path: string, folder: Confinement, format?: string): Promise<ImageLayer> {
+  if (format !== undefined) {
+    const asked = probeOrder.find((candidate) => candidate.name === format);
+    if (asked === undefined) {
+      throw new UsageError(`There is no image format "${format}"`, { choices: imageFormats.map(({ name }) => name) });
+    }
+    return asked.open(path, folder);
+  }
+  const detected = await detectFormat(path, folder);
+  if (detected === undefined && /-ctk\.vmdk$/i.test(path)) return vmdkFormat.open(path, folder);
+  return (detected ?? rawFormat).open(path, folder);
+}

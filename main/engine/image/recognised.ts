@@ -1,0 +1,56 @@
+/**
+ * Formats that are recognised so that they can be refused by name. A disk image in one of them must never be taken for a raw
+ * disk, whose first sectors would then be its header.
+ */
+import { UnsupportedError } from '../errors.ts';
+import type { Confinement } from '../storage/confinement.ts';
+import type { ImageFormat, ImageLayer } from './image.ts';
+import { isRawByName } from './raw/raw-layer.ts';
+
+interface Recognised {
+  readonly name: string;
+  readonly title: string;
+  /** The bytes it begins with, or has at `at`, in hexadecimal digits. */
+  readonly magic: readonly { readonly at: number; readonly hex: string }[];
+  readonly extensions?: RegExp;
+}
+
+const FORMATS: readonly Recognised[] = [
+  { name: 'qcow2', title: 'QCOW2', magic: [{ at: 0, hex: '514649fb' }] },
+  { name: 'vhdx', title: 'VHDX', magic: [{ at: 0, hex: ascii('vhdxfile') }], extensions: /\.a?vhdx$/i },
+  // A fixed VHD has its mark in the last sector only, so there the name must do.
+  { name: 'vhd', title: 'VHD', magic: [{ at: 0, hex: ascii('conectix') }], extensions: /\.a?vhd$/i },
+  { name: 'vdi', title: 'VDI', magic: [{ at: 64, hex: '7f10dabe' }], extensions: /\.vdi$/i },
+  {
+    name: 'parallels',
+    title: 'Parallels HDD',
+    magic: [
+      { at: 0, hex: ascii('WithoutFreeSpace') },
+      { at: 0, hex: ascii('WithouFreSpacExt') },
+    ],
+  },
+  { name: 'qed', title: 'QED', magic: [{ at: 0, hex: '51454400' }] },
+  { name: 'ewf', title: 'EWF (EnCase, .E01)', magic: [{ at: 0, hex: '455646090d0aff00' }] },
+];
+
+function ascii(text: string): string {
+  return Buffer.from(text, 'latin1').toString('hex');
+}
+
+function asFormat(format: Recognised): ImageFormat {
+  return {
+    name: format.name,
+    detect: (prefix, fileName) =>
+      !isRawByName(fileName) &&
+      (format.magic.some(
+        ({ at, hex }) => Buffer.from(prefix.subarray(at, at + hex.length / 2)).toString('hex') === hex,
+      ) ||
+        (format.extensions?.test(fileName) ?? false)),
+    open: async (path: string, folder: Confinement): Promise<ImageLayer> => {
+      throw new UnsupportedError(format.title, { source: folder.label(folder.realPath(path)) });
+    },
+  };
+}
+
+/** In probe order. `open` of each throws UnsupportedError. */
+export const recognisedFormats: readonly ImageFormat[] = FORMATS.map(asFormat);

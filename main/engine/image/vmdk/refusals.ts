@@ -1,0 +1,91 @@
+/** Which descriptors this version reads, and by what name it refuses the others. */
+import { CorruptError, UnsupportedError } from '../../errors.ts';
+import type { Descriptor } from './descriptor.ts';
+
+/** `createType` in lower case -> the variant's name. What VMFS allocates thin or thick is flat for a reader. */
+const READ: Readonly<Record<string, string>> = {
+  monolithicsparse: 'monolithicSparse',
+  monolithicflat: 'monolithicFlat',
+  twogbmaxextentsparse: 'twoGbMaxExtentSparse',
+  '2gbmaxextentsparse': 'twoGbMaxExtentSparse',
+  twogbmaxextentflat: 'twoGbMaxExtentFlat',
+  '2gbmaxextentflat': 'twoGbMaxExtentFlat',
+  vmfs: 'vmfs',
+  vmfspreallocated: 'vmfsPreallocated',
+  vmfseagerzeroedthick: 'vmfsEagerZeroedThick',
+  vmfsthin: 'vmfsThin',
+  vmfssparse: 'vmfsSparse',
+};
+
+const REFUSED: Readonly<Record<string, string>> = {
+  streamoptimized: 'VMDK streamOptimized',
+  sesparse: 'VMDK seSparse',
+  vsansparse: 'VMDK vsanSparse',
+  custom: 'VMDK custom',
+  fulldevice: 'VMDK fullDevice (physical disk)',
+  partitioneddevice: 'VMDK partitionedDevice (physical disk)',
+  vmfsraw: 'VMDK vmfsRaw (raw device)',
+  vmfsrdm: 'VMDK vmfsRDM (raw device mapping)',
+  vmfsrawdevicemap: 'VMDK vmfsRDM (raw device mapping)',
+  vmfsrdmp: 'VMDK vmfsPassthroughRDM (raw device mapping)',
+  vmfspassthroughrawdevicemap: 'VMDK vmfsPassthroughRDM (raw device mapping)',
+};
+
+function encrypted(source: string): UnsupportedError {
+  return new UnsupportedError('VMDK encrypted by VMware', { source });
+}
+
+/** Descriptor versions that are known: 1 to 3 by the specification, 4 of ESXi 6.5 and later. */
+const VERSION_MAX = 4;
+
+/**
+ * The variant that a descriptor's `createType` names.
+ * @throws UnsupportedError for one that is not read and for features that change what the bytes mean, encryption among them.
+ */
+export function variantOf(descriptor: Descriptor): string {
+  const { source, values } = descriptor;
+  const createType = descriptor.createType.toLowerCase();
+  for (const key of values.keys()) {
+    if (/^(encryption\.|(ddb\.)?keysafe|(ddb\.)?encrypt|ddb\.crypto)/.test(key)) throw encrypted(source);
+  }
+  // I/O filters stand between the disk and its file; this one encrypts, and its key is not in the backup.
+  if (/\bvmwarevmcrypt\b/i.test(values.get('ddb.iofilters') ?? '')) throw encrypted(source);
+  const refused = REFUSED[createType];
+  if (refused !== undefined) throw new UnsupportedError(refused, { source });
+  const variant = READ[createType];
+  if (variant === undefined)
+    throw new UnsupportedError(`VMDK createType "${descriptor.createType.slice(0, 64)}"`, { source });
+  if (descriptor.version > VERSION_MAX) {
+    throw new UnsupportedError(`VMDK descriptor of version ${descriptor.version}`, { source });
+  }
+  if (/^(yes|true|1)$/i.test(values.get('isnativesnapshot') ?? '')) {
+    throw new UnsupportedError('VMDK native snapshot (kept by the storage array)', { source });
+  }
+  return variant;
+}
+
+/**
+ * What a descriptor says its parent is; undefined for a base.
+ * @throws CorruptError when name and content id contradict each other: VMware and QEMU then disagree on whether there is a
+ * parent at all, and taking a child for a base would show zeros in place of the parent's data.
+ */
+export function parentOf(descriptor: Descriptor): { recorded: string; id?: string } | undefined {
+  const { parentCid, parentFileNameHint, source } = descriptor;
+  const isBase = parentCid === undefined || parentCid === 'ffffffff';
+  if (isBase && parentFileNameHint === undefined) return undefined;
+  if (parentFileNameHint === undefined) {
+    throw new CorruptError('VMDK descriptor parentFileNameHint', {
+      source,
+      expected: `a name, since parentCID is ${parentCid}`,
+      found: 'none',
+    });
+  }
+  if (parentCid === 'ffffffff') {
+    throw new CorruptError('VMDK descriptor parentCID', {
+      source,
+      expected: `the content id of "${parentFileNameHint}", which is named as the parent`,
+      found: 'ffffffff (no parent)',
+    });
+  }
+  return parentCid === undefined ? { recorded: parentFileNameHint } : { recorded: parentFileNameHint, id: parentCid };
+}

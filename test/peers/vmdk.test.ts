@@ -1,0 +1,236 @@
+/** VMDKs written and read by QEMU: what it writes we read the same, what our builder writes it reads as we do. */
+import { createHash } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { openLayer } from '../../main/engine/image/formats.ts';
+import type { LayerRun } from '../../main/engine/image/image.ts';
+import { Confinement } from '../../main/engine/storage/confinement.ts';
+import { runAsync } from '../../main/engine/storage/io.ts';
+import { expectCover, findings, readLayer, seeded } from '../conformance/image-layer.ts';
+import { describePeers, run } from '../support/peers.ts';
+import { leavesUntouched, scratchFolder, sha256File } from '../support/scratch.ts';
+import {
+  buildSparse,
+  descriptorText,
+  type Grain,
+  modelOf,
+  pattern,
+  SECTOR,
+  writeCowdDisk,
+} from '../support/vmdk-builder.ts';
+
+const MIB = 1 << 20;
+
+/** SHA-256 of the layer's bytes, a few MiB at a time. */
+async function hashLayer(path: string, folder: string): Promise<string> {
+  const layer = await openLayer(path, new Confinement(folder));
+  const hash = createHash('sha256');
+  try {
+    for (let at = 0; at < layer.virtualSize; at += 8 * MIB) {
+      hash.update(await readLayer(layer, at, Math.min(8 * MIB, layer.virtualSize - at)));
+    }
+  } finally {
+    await layer.close();
+  }
+  return hash.digest('hex');
+}
+
+function convert(image: string, raw: string): string {
+  run('qemu-img', ['convert', '-f', 'vmdk', '-O', 'raw', image, raw]);
+  return sha256File(raw);
+}
+
+async function kindAt(path: string, folder: string, offset: number): Promise<LayerRun['kind']> {
+  const layer = await openLayer(path, new Confinement(folder));
+  try {
+    return (await runAsync(layer.runs(offset, 1)))[0]!.kind;
+  } finally {
+    await layer.close();
+  }
+}
+
+describePeers('VMDK and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
+  const scratch = scratchFolder('peers-vmdk');
+  let number = 0;
+  const fresh = () => {
+    const folder = join(scratch.path, `case-${number++}`);
+    mkdirSync(join(folder, 'vm'), { recursive: true });
+    return { folder: join(folder, 'vm'), raw: join(folder, 'disk.raw') };
+  };
+
+  /** Writes of known bytes at odd and even places, the ends of the disk and of 2 GB extents among them. */
+  function writes(size: number, seed: number): string[] {
+    const random = seeded(seed);
+    const commands: string[] = [];
+    const write = (offset: number, length: number) => {
+      if (offset >= 0 && length > 0 && offset + length <= size) {
+        commands.push('-c', `write -P ${1 + Math.floor(random() * 254)} ${offset} ${length}`);
+      }
+    };
+    write(0, 4096);
+    write(size - 512, 512);
+    for (let end = 2 ** 31; end < size; end += 2 ** 31) write(end - 70_000 + (70_000 % 512), 140_288);
+    for (let i = 0; i < 25; i++) {
+      write(Math.floor((random() * size) / 512) * 512, 512 * (1 + Math.floor(random() ** 4 * 2000)));
+    }
+    return commands;
+  }
+
+  it.each([
+    ['monolithicSparse', 'off', 100 * MIB],
+    ['monolithicSparse', 'on', 100 * MIB],
+    // An end inside a grain, an end inside a table, and a capacity that is no power of anything.
+    ['monolithicSparse', 'off', 37 * MIB + 5 * 512],
+    ['monolithicSparse', 'on', 3 * MIB + 512],
+    ['monolithicFlat', 'off', 64 * MIB],
+    ['twoGbMaxExtentSparse', 'off', 100 * MIB],
+    ['twoGbMaxExtentSparse', 'on', 4096 * MIB + 512],
+    ['twoGbMaxExtentFlat', 'off', 2050 * MIB],
+  ] as const)('reads what qemu-img writes: %s, zeroed grains %s, %i bytes', async (subformat, zeroed, size) => {
+    const { folder, raw } = fresh();
+    const image = join(folder, 'web 01.vmdk');
+    const sparse = subformat.endsWith('Sparse');
+    const options = [`subformat=${subformat}`, ...(sparse ? [`zeroed_grain=${zeroed}`] : [])].join(',');
+    run('qemu-img', ['create', '-q', '-f', 'vmdk', '-o', options, image, String(size)]);
+    const zeroes = zeroed === 'on' ? ['-c', `write -z 0 ${64 * 1024 * 8}`, '-c', `write -P 7 65536 512`] : [];
+    run('qemu-io', ['-f', 'vmdk', ...writes(size, size % 1000), ...zeroes, image]);
+    const expected = convert(image, raw);
+    await leavesUntouched(folder, async () => {
+      expect(await hashLayer(image, folder)).toBe(expected);
+      const layer = await openLayer(image, new Confinement(folder));
+      expect(layer).toMatchObject({ format: 'vmdk', variant: subformat, virtualSize: size, parent: undefined });
+      expect(layer.id).toMatch(/^[0-9a-f]{8}$/);
+      expectCover(await runAsync(layer.runs(0, size)), 0, size);
+      expect((await findings(layer)).filter(({ severity }) => severity !== 'note')).toEqual([]);
+      expect(layer.files.map(({ name }) => name).sort()).toEqual(readdirSync(folder).sort());
+      await layer.close();
+    });
+    if (zeroed === 'on') {
+      expect(await kindAt(image, folder, 3 * 65_536)).toBe('zero');
+      expect(await kindAt(image, folder, 65_536)).toBe('data');
+    }
+  });
+
+  it('reads a snapshot of a snapshot layer by layer', async () => {
+    const { folder, raw } = fresh();
+    const names = ['base', 'one', 'two'].map((name) => join(folder, `${name}.vmdk`));
+    run('qemu-img', ['create', '-q', '-f', 'vmdk', names[0]!, '50M']);
+    for (const [i, name] of names.entries()) {
+      if (i > 0) {
+        const parts = ['-o', 'zeroed_grain=on', '-b', names[i - 1]!.split('/').at(-1)!, '-F', 'vmdk'];
+        run('qemu-img', ['create', '-q', '-f', 'vmdk', ...parts, name]);
+      }
+      run('qemu-io', ['-f', 'vmdk', ...writes(50 * MIB, i), '-c', `write -z ${(10 + i) * MIB} 1M`, name]);
+    }
+    const expected = convert(names[2]!, raw);
+    const layers = await Promise.all(names.map((name) => openLayer(name, new Confinement(folder))));
+    for (const i of [1, 2]) {
+      expect(layers[i]!.parent).toEqual({ recorded: names[i - 1]!.split('/').at(-1), id: layers[i - 1]!.id });
+    }
+    // Laid over each other by the rule: data and zero hide what is below, absent does not.
+    const disk = Buffer.alloc(50 * MIB);
+    for (const layer of layers) {
+      for (const part of await runAsync(layer.runs(0, disk.length))) {
+        if (part.kind === 'zero') disk.fill(0, part.offset, part.offset + part.length);
+        if (part.kind === 'data') disk.set(await part.source.read(part.position, part.length), part.offset);
+      }
+      await layer.close();
+    }
+    expect(createHash('sha256').update(disk).digest('hex')).toBe(expected);
+    expect(await kindAt(names[2]!, folder, 12 * MIB + 4096)).toBe('zero');
+  });
+
+  it.each([
+    ['grains of one sector', 1, 4096 * 5 + 100],
+    ['grains of 16 sectors', 16, 4096 * 16 * 2 + 16],
+    ['an end inside a grain', 8, 4096 * 8 + 3],
+  ])('QEMU reads the builder’s COWD as we do: %s', async (_what, grainSectors, capacitySectors) => {
+    const { folder, raw } = fresh();
+    const random = seeded(grainSectors);
+    const grains = new Map<number, Grain>();
+    const count = Math.ceil(capacitySectors / grainSectors);
+    for (let i = 0; i < 400; i++) {
+      const n = i === 0 ? count - 1 : Math.floor(random() * count);
+      grains.set(n, pattern(n * grainSectors * SECTOR, grainSectors * SECTOR, i));
+    }
+    const options = { capacitySectors, grainSectors, grains };
+    writeCowdDisk(folder, 'web01-000001', options);
+    const image = join(folder, 'web01-000001.vmdk');
+    const expected = convert(image, raw);
+    await leavesUntouched(folder, async () => {
+      expect(await hashLayer(image, folder)).toBe(expected);
+    });
+    const model = modelOf(options).subarray(0, capacitySectors * SECTOR);
+    expect(createHash('sha256').update(model).digest('hex')).toBe(expected);
+  });
+
+  it('QEMU reads a COWD over a parent of its own, and so do we', async () => {
+    const { folder, raw } = fresh();
+    const base = join(folder, 'web01.vmdk');
+    run('qemu-img', ['create', '-q', '-f', 'vmdk', '-o', 'subformat=monolithicFlat', base, '4M']);
+    run('qemu-io', ['-f', 'vmdk', '-c', 'write -P 9 0 4M', base]);
+    const cid = /^CID=([0-9a-f]+)/m.exec(readFileSync(base, 'utf8'))![1]!;
+    const grains = new Map<number, Grain>([5, 6, 8000].map((n) => [n, pattern(n * SECTOR, SECTOR)]));
+    writeCowdDisk(
+      folder,
+      'web01-000001',
+      { capacitySectors: 8192, grains },
+      { parentCid: cid, parentFileNameHint: 'web01.vmdk' },
+    );
+    const expected = convert(join(folder, 'web01-000001.vmdk'), raw);
+    const disk = Buffer.alloc(4 * MIB, 9);
+    for (const [n, content] of grains) (content as Buffer).copy(disk, n * SECTOR);
+    expect(createHash('sha256').update(disk).digest('hex')).toBe(expected);
+    const layer = await openLayer('web01-000001.vmdk', new Confinement(folder));
+    expect(layer.parent).toEqual({ recorded: 'web01.vmdk', id: cid.padStart(8, '0') });
+    expect((await runAsync(layer.runs(0, 4 * MIB))).map(({ kind, length }) => [kind, length / SECTOR])).toEqual([
+      ['absent', 5],
+      ['data', 2],
+      ['absent', 7993],
+      ['data', 1],
+      ['absent', 191],
+    ]);
+    await layer.close();
+  });
+
+  it('QEMU reads the builder’s hosted sparse extents as we do', async () => {
+    const { folder, raw } = fresh();
+    // QEMU reads past an extent that ends inside a grain, so only the last one here does.
+    const parts = [1024, 700].map((capacitySectors, part) => ({
+      capacitySectors,
+      grainSectors: 16,
+      entriesPerTable: 32,
+      zeroedGrains: true,
+      grains: new Map<number, Grain>([
+        ...[0, 3, 33, 42].map((n): [number, Grain] => [n, pattern(n, 16 * SECTOR, part)]),
+        [4, 'zero'],
+      ]),
+    }));
+    for (const [i, part] of parts.entries()) writeFileSync(join(folder, `d-s00${i + 1}.vmdk`), buildSparse(part).bytes);
+    const extents = parts.map((part, i) => `RW ${part.capacitySectors} SPARSE "d-s00${i + 1}.vmdk"`);
+    writeFileSync(join(folder, 'd.vmdk'), descriptorText({ createType: 'twoGbMaxExtentSparse', extents }));
+    const expected = convert(join(folder, 'd.vmdk'), raw);
+    expect(await hashLayer('d.vmdk', folder)).toBe(expected);
+    const model = Buffer.concat(parts.map(modelOf));
+    expect(createHash('sha256').update(model).digest('hex')).toBe(expected);
+  });
+
+  it.each(['streamOptimized'])('refuses %s by name', async (subformat) => {
+    const { folder, raw } = fresh();
+    writeFileSync(raw, pattern(0, MIB));
+    const image = join(folder, 'd.vmdk');
+    run('qemu-img', ['convert', '-f', 'raw', '-O', 'vmdk', '-o', `subformat=${subformat}`, raw, image]);
+    await expect(openLayer(image, new Confinement(folder))).rejects.toMatchObject({
+      kind: 'unsupported',
+      details: { feature: `VMDK ${subformat}` },
+    });
+  });
+
+  it.each(['qcow2', 'vhdx', 'vpc', 'vdi', 'parallels', 'qed'])('refuses %s by name', async (format) => {
+    const { folder } = fresh();
+    const image = join(folder, 'disk.img');
+    run('qemu-img', ['create', '-q', '-f', format, image, '64M']);
+    await expect(openLayer(image, new Confinement(folder))).rejects.toMatchObject({ kind: 'unsupported' });
+  });
+});
