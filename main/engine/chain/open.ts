@@ -119,6 +119,7 @@ export function loop(child: LinkEnd, again: LinkEnd): CorruptError {
   });
 }
 
+/** The error for a chain of more than `MAX_DEPTH` layers. */
 export function tooDeep(leaf: LinkEnd): CorruptError {
   return new CorruptError('Chain', { source: leaf.name, expected: `at most ${MAX_DEPTH} layers`, found: 'more' });
 }

@@ -1,0 +1,132 @@
+/**
+ * What a repository holds: VMs, their points, and what belongs to none. A VM that is broken is shown as far as it can be read,
+ * with what is wrong, and never hides another.
+ *
+ * VMware folders are read from their .vmx and .vmsd; images that no VM file describes by their own links. No image is opened
+ * more than once in a scan, however many points stand on it.
+ */
+import { realpathSync, statSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { IoError, NotFoundError, UsageError } from '../errors.ts';
+import { Confinement } from '../storage/confinement.ts';
+import { isImageName } from './files.ts';
+import { groupImages, imageChain, standaloneImages } from './images.ts';
+import { LayerIndex } from './layers.ts';
+import type { Catalog, Finding, VirtualMachine } from './model.ts';
+import { findOrphans } from './orphans.ts';
+import { isEmptyMachine, pairMachineFiles, scanMachine } from './vmware/machine.ts';
+import { type Folder, walk } from './walk.ts';
+
+export interface ScanOptions {
+  /** Read files on the calling thread (command line). */
+  readonly synchronous?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Reads a repository folder, or one image file (then that file is the leaf, and its folder what confines it).
+ * @throws NotFoundError when there is no such file, UsageError for a .vmx or .vmsd, IoError, CancelledError.
+ */
+export async function scanRepository(source: string, options: ScanOptions = {}): Promise<Catalog> {
+  const path = resolve(source);
+  const kind = kindOf(path, source);
+  if (kind === 'image') return scanImage(path, options);
+  const folder = new Confinement(path, options);
+  const index = new LayerIndex(folder, options);
+  const { folders, findings: walked } = await walk(folder, options.signal);
+
+  const vms: VirtualMachine[] = [];
+  const used = new Set<string>();
+  /** Folders in which a VM's own files say what its images are: what is left over there is an orphan, and no VM of its own. */
+  const told: Folder[] = [];
+  const untold: Folder[] = [];
+  for (const place of folders) {
+    let opened = false;
+    for (const files of pairMachineFiles(place)) {
+      const scanned = await scanMachine(files, index);
+      for (const file of scanned.used) used.add(file);
+      if (isEmptyMachine(files, scanned)) continue;
+      opened ||= scanned.opened;
+      vms.push(scanned.vm);
+    }
+    (opened ? told : untold).push(place);
+  }
+  const loose = untold.flatMap((place) =>
+    place.files
+      .filter(isImageName)
+      .map((name) => join(place.path, name))
+      .filter((file) => !used.has(file)),
+  );
+  vms.push(...(await groupImages(await standaloneImages(loose, index), index)));
+  const named = distinctNames(vms);
+  return {
+    source: path,
+    kind,
+    name: basename(path) || path,
+    folder,
+    vms: named.vms,
+    orphans: await findOrphans(told, used, index),
+    findings: [...walked, ...named.findings],
+  };
+}
+
+async function scanImage(path: string, options: ScanOptions): Promise<Catalog> {
+  const real = realpathSync(path);
+  const folder = new Confinement(dirname(real), options);
+  const vm = await imageChain(real, new LayerIndex(folder, options));
+  return { source: path, kind: 'image', name: basename(path), folder, vms: [vm], orphans: [], findings: [] };
+}
+
+function kindOf(path: string, source: string): Catalog['kind'] {
+  let stats: ReturnType<typeof statSync>;
+  try {
+    stats = statSync(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR') throw new NotFoundError(`"${source}"`, { source });
+    throw new IoError(`${source} cannot be opened`, { source }, error);
+  }
+  if (stats.isDirectory()) return 'folder';
+  if (/\.(vmx|vmsd|vmxf|vmsn|vmss|vmem)$/i.test(path)) {
+    throw new UsageError(`${basename(path)} is no disk image; open its folder, ${dirname(path)}`, {
+      source,
+      choices: [dirname(path)],
+    });
+  }
+  return 'image';
+}
+
+/** VMs of one name get their folder added, and where that is not enough their file. */
+function distinctNames(vms: readonly VirtualMachine[]): { vms: VirtualMachine[]; findings: Finding[] } {
+  const findings: Finding[] = [];
+  const byName = new Map<string, VirtualMachine[]>();
+  const places = new Map<string, number>();
+  for (const vm of vms) {
+    const place = `${vm.name}\0${vm.folder}`;
+    places.set(place, (places.get(place) ?? 0) + 1);
+    const group = byName.get(vm.name);
+    if (group === undefined) byName.set(vm.name, [vm]);
+    else group.push(vm);
+  }
+  const taken = new Set([...byName].filter(([, group]) => group.length === 1).map(([name]) => name));
+  const result = vms.map((vm) => {
+    const group = byName.get(vm.name)!;
+    if (group.length === 1) return vm;
+    const alone = places.get(`${vm.name}\0${vm.folder}`) === 1;
+    const wanted = `${vm.name} (${alone ? vm.folder : (vm.config ?? vm.folder)})`;
+    let name = wanted;
+    for (let count = 2; taken.has(name); count++) name = `${wanted} ${count}`;
+    taken.add(name);
+    return { ...vm, name };
+  });
+  for (const [name, group] of byName) {
+    if (group.length === 1) continue;
+    findings.push({
+      severity: 'note',
+      code: 'duplicate-name',
+      message: `${group.length} VMs are called "${name}"; they are shown with where they lie`,
+      found: name,
+    });
+  }
+  return { vms: result, findings };
+}

@@ -1,0 +1,173 @@
+/**
+ * The layers of a repository, each opened once in a scan however many points stand on it, asked what the catalog needs to know,
+ * and closed again. Links between them are followed and checked once, so that sixty points on one chain cost sixty layers, and
+ * a repository of thousands of images holds one of them open at a time.
+ */
+import { checkLink, findParent, loop, MAX_DEPTH, tooDeep } from '../chain/open.ts';
+import { CancelledError, ChainliftError, throwIfCancelled } from '../errors.ts';
+import { openLayer } from '../image/formats.ts';
+import type { ImageLayer } from '../image/image.ts';
+import { readDescriptor } from '../image/vmdk/vmdk-layer.ts';
+import type { Confinement } from '../storage/confinement.ts';
+
+/** What stays known of a layer when it has been closed. */
+export interface LayerFacts
+  extends Pick<
+    ImageLayer,
+    'format' | 'variant' | 'name' | 'path' | 'virtualSize' | 'parent' | 'id' | 'files' | 'properties'
+  > {
+  /** Bytes it holds itself, or why they can't be counted. */
+  readonly allocated: number | ChainliftError;
+}
+
+/** A chain as far as it could be followed, from leaf to base. */
+export interface ChainFacts {
+  readonly layers: readonly LayerFacts[];
+  /** Names of the layers; one array for all who ask for this chain. */
+  readonly names: readonly string[];
+  readonly error?: ChainliftError;
+}
+
+/** The step from a layer to its parent: neither for a base. */
+interface Link {
+  readonly parent?: LayerFacts;
+  readonly error?: ChainliftError;
+}
+
+export class LayerIndex {
+  readonly folder: Confinement;
+  readonly #open: typeof openLayer;
+  readonly #signal: AbortSignal | undefined;
+  readonly #facts = new Map<string, Promise<LayerFacts | ChainliftError>>();
+  readonly #links = new Map<string, Promise<Link>>();
+  readonly #chains = new Map<string, Promise<ChainFacts>>();
+  /** Chains that `claim` has walked, by the set it filled: the next point on them stops where they meet. */
+  readonly #claimed = new WeakMap<Set<string>, Set<string>>();
+
+  /** @param options.open stands in for `openLayer` in tests. */
+  constructor(folder: Confinement, options: { signal?: AbortSignal; open?: typeof openLayer } = {}) {
+    this.folder = folder;
+    this.#signal = options.signal;
+    this.#open = options.open ?? openLayer;
+  }
+
+  /** The layer in the file at `path` (a real path), or why it can't be opened. @throws CancelledError. */
+  facts(path: string): Promise<LayerFacts | ChainliftError> {
+    let known = this.#facts.get(path);
+    if (known === undefined) {
+      known = this.#read(path);
+      this.#facts.set(path, known);
+    }
+    return known;
+  }
+
+  async #read(path: string): Promise<LayerFacts | ChainliftError> {
+    throwIfCancelled(this.#signal);
+    let layer: ImageLayer | undefined;
+    try {
+      layer = await this.#open(path, this.folder);
+      const { format, variant, name, virtualSize, parent, id, files, properties } = layer;
+      const allocated = await layer.allocatedBytes(this.#signal).catch(ours);
+      return { format, variant, name, path, virtualSize, parent, id, files, properties, allocated };
+    } catch (error) {
+      return ours(error);
+    } finally {
+      await layer?.close();
+    }
+  }
+
+  #link(child: LayerFacts): Promise<Link> {
+    let known = this.#links.get(child.path);
+    if (known === undefined) {
+      known = this.#follow(child);
+      this.#links.set(child.path, known);
+    }
+    return known;
+  }
+
+  async #follow(child: LayerFacts): Promise<Link> {
+    if (child.parent === undefined) return {};
+    try {
+      const parent = await this.facts(findParent(child, this.folder));
+      if (parent instanceof ChainliftError) return { error: parent };
+      checkLink(child, parent);
+      return { parent };
+    } catch (error) {
+      return { error: ours(error) };
+    }
+  }
+
+  /** The file that a layer names as its parent, whether or not it is the right one; undefined when there is none. */
+  namedParent(child: LayerFacts): string | undefined {
+    if (child.parent === undefined) return undefined;
+    try {
+      return findParent(child, this.folder);
+    } catch (error) {
+      ours(error);
+      return undefined;
+    }
+  }
+
+  /** The files that the image at `path` consists of; where it can't be opened, those that its descriptor names and that are there. */
+  async filesOf(path: string): Promise<string[]> {
+    const facts = await this.facts(path);
+    if (!(facts instanceof ChainliftError)) return facts.files.map((file) => file.path);
+    const files = [path];
+    try {
+      for (const { name } of (await readDescriptor(path, this.folder))?.extents ?? []) {
+        if (name !== undefined) files.push(this.folder.resolveRecorded(name, path));
+      }
+    } catch (error) {
+      // It is broken, and that has been told where it is used; what could be learnt until then is enough.
+      ours(error);
+    }
+    return files;
+  }
+
+  /**
+   * Adds to `used` every file of every layer under the image at `path`, including what a broken link names: a parent that was
+   * changed is still the one that was meant.
+   */
+  async claim(path: string, used: Set<string>): Promise<void> {
+    for (let next: string | undefined = path, depth = 0; next !== undefined && depth < MAX_DEPTH; depth++) {
+      if (this.#claimed.get(used)?.has(next)) return;
+      this.#claimed.set(used, (this.#claimed.get(used) ?? new Set()).add(next));
+      for (const file of await this.filesOf(next)) used.add(file);
+      const facts = await this.facts(next);
+      next = facts instanceof ChainliftError ? undefined : this.namedParent(facts);
+    }
+  }
+
+  /** The chain under the image at `path`. @throws CancelledError. */
+  chain(path: string): Promise<ChainFacts> {
+    let known = this.#chains.get(path);
+    if (known === undefined) {
+      known = this.#walk(path).then((chain) => ({ ...chain, names: chain.layers.map((layer) => layer.name) }));
+      this.#chains.set(path, known);
+    }
+    return known;
+  }
+
+  async #walk(path: string): Promise<Omit<ChainFacts, 'names'>> {
+    const leaf = await this.facts(path);
+    if (leaf instanceof ChainliftError) return { layers: [], error: leaf };
+    const layers = [leaf];
+    const visited = new Set([leaf.path]);
+    for (let at = leaf; ; ) {
+      const { parent, error } = await this.#link(at);
+      if (error !== undefined) return { layers, error };
+      if (parent === undefined) return { layers };
+      if (visited.has(parent.path)) return { layers, error: loop(at, parent) };
+      if (layers.length >= MAX_DEPTH) return { layers, error: tooDeep(leaf) };
+      layers.push(parent);
+      visited.add(parent.path);
+      at = parent;
+    }
+  }
+}
+
+/** An error of our families as a value; cancellation and everything else goes on being thrown. */
+function ours(error: unknown): ChainliftError {
+  if (error instanceof ChainliftError && !(error instanceof CancelledError)) return error;
+  throw error;
+}

@@ -1,0 +1,243 @@
+/**
+ * Everything that can be checked of a chain without knowing what its disk should hold: that each link is there and the right
+ * one, that sizes agree, that no file serves two layers, and each layer's own tables and checksums. Damage is reported, never
+ * thrown; each finding says what can still be done.
+ */
+import { basename, dirname, join } from 'node:path';
+import { CancelledError, ChainliftError, CorruptError, MissingParentError, throwIfCancelled } from '../errors.ts';
+import type { Finding, ImageLayer } from '../image/image.ts';
+import type { Confinement } from '../storage/confinement.ts';
+import { followChain } from './open.ts';
+
+/** VMware's own limit of links; longer chains can't have been made by it, and can't be run by it. */
+const VMWARE_DEPTH = 32;
+
+export interface VerifyProgress {
+  /** Layers checked. */
+  readonly itemsDone: number;
+  readonly itemsTotal: number;
+  /** The layer that is being checked. */
+  readonly current?: string;
+}
+
+export interface VerifyOptions {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: VerifyProgress) => void;
+}
+
+/**
+ * Checks the chain under the image at `path`, from the base up, so that a finding can say which points it leaves alone. Yields
+ * nothing for a chain without fault. Never throws for damage. @throws CancelledError.
+ */
+export async function* verifyChain(
+  path: string,
+  folder: Confinement,
+  options: VerifyOptions = {},
+): AsyncIterable<Finding> {
+  throwIfCancelled(options.signal);
+  const { layers, error } = await followChain(path, folder);
+  try {
+    if (error !== undefined) yield chainFinding(error, layers);
+    yield* linkFindings(layers);
+    yield* sharedFiles(layers);
+    // Lowest layer (highest index) first.
+    let lowestDamaged: number | undefined;
+    for (let index = layers.length - 1; index >= 0; index--) {
+      const layer = layers[index]!;
+      throwIfCancelled(options.signal);
+      options.onProgress?.({ itemsDone: layers.length - 1 - index, itemsTotal: layers.length, current: layer.name });
+      for await (const finding of checkLayer(layer, options.signal)) {
+        if (finding.severity === 'damaged') lowestDamaged ??= index;
+        yield finding.severity === 'damaged' && finding.remedy === undefined
+          ? { ...finding, remedy: remedyForDamage(layers, lowestDamaged ?? index, error !== undefined) }
+          : finding;
+      }
+      yield* changeTracking(layer, folder);
+    }
+    options.onProgress?.({ itemsDone: layers.length, itemsTotal: layers.length });
+  } finally {
+    await Promise.all(layers.map((layer) => layer.close()));
+  }
+}
+
+/** An error as a finding, with what it names. `code` is made from the kind unless given. */
+export function findingFromError(error: ChainliftError, extra: Partial<Finding> = {}): Finding {
+  const { structure, position, expected, found, source, child } = error.details;
+  return {
+    // What this version can't read is not damaged for that.
+    severity: error.kind === 'unsupported' || error.kind === 'needs-key' ? 'suspicious' : 'damaged',
+    code: codeOf(error),
+    message: error.message,
+    ...optional('source', text(source) ?? text(child)),
+    ...optional('structure', text(structure)),
+    ...optional('position', typeof position === 'number' ? position : undefined),
+    ...optional('expected', textOrNumber(expected)),
+    ...optional('found', textOrNumber(found)),
+    ...extra,
+  };
+}
+
+/** The name of the check that an error of opening a chain answers. */
+function codeOf(error: ChainliftError): string {
+  if (error instanceof MissingParentError)
+    return error.details.candidate === undefined ? 'missing-parent' : 'cid-mismatch';
+  if (error instanceof CorruptError) return error.details.structure === 'Chain' ? 'chain-shape' : 'layer-damaged';
+  switch (error.kind) {
+    case 'denied':
+      return 'outside-repository';
+    case 'unsupported':
+      return 'layer-unsupported';
+    case 'needs-key':
+      return 'layer-encrypted';
+    case 'not-found':
+      return 'file-missing';
+    default:
+      return 'layer-unreadable';
+  }
+}
+
+/** The finding for a chain that ends before its base. `layers` are those above the break. */
+export function chainFinding(error: ChainliftError, layers: readonly { readonly name: string }[]): Finding {
+  const { recorded, expectedId, foundId, candidate } = error.details;
+  const lowest = layers.at(-1)?.name;
+  if (error instanceof MissingParentError) {
+    return findingFromError(error, {
+      structure: 'parent link',
+      ...optional('expected', text(expectedId) ?? text(recorded)),
+      found: candidate === undefined ? 'no such file' : (text(foundId) ?? 'no content id'),
+      remedy:
+        candidate === undefined
+          ? `Find the file that ${lowest} records as "${recorded}" and put it where it is looked for, then try again. Points further down that do not need ${lowest} can still be opened.`
+          : `Find the ${candidate} that has the content id ${expectedId}, in another copy of this backup, and put it in its place. The present ${candidate} can still be opened as a point of its own.`,
+    });
+  }
+  if (error.kind === 'denied') {
+    return findingFromError(error, {
+      structure: 'parent link',
+      ...optional('found', text(recorded)),
+      remedy: 'Open the folder that holds both, or copy the parent into this one.',
+    });
+  }
+  if (error.kind === 'unsupported' || error.kind === 'needs-key') {
+    return findingFromError(error, {
+      remedy:
+        error.kind === 'needs-key'
+          ? 'Decrypt it where its key is, and back it up again; encrypted images are not read here.'
+          : 'Convert it, with a program that reads it, to a format that is read here.',
+    });
+  }
+  if (lowest === undefined)
+    return findingFromError(error, { remedy: 'Take this file from another copy of the backup.' });
+  return findingFromError(error, {
+    remedy: `Take the file below ${lowest} from another copy of the backup; nothing above it can be read without it.`,
+  });
+}
+
+function* linkFindings(layers: readonly ImageLayer[]): Generator<Finding> {
+  if (layers.length > VMWARE_DEPTH) {
+    yield {
+      severity: 'note',
+      code: 'deep-chain',
+      message: `The chain has ${layers.length} layers; VMware itself runs at most ${VMWARE_DEPTH}`,
+      expected: VMWARE_DEPTH,
+      found: layers.length,
+    };
+  }
+  for (const [index, child] of layers.entries()) {
+    const parent = layers[index + 1];
+    if (parent === undefined) continue;
+    if (child.virtualSize !== parent.virtualSize) {
+      yield {
+        severity: 'suspicious',
+        code: 'size-mismatch',
+        message: `${child.name} is a disk of ${child.virtualSize} bytes, and its parent ${parent.name} one of ${parent.virtualSize}`,
+        source: child.name,
+        structure: 'virtual size',
+        expected: parent.virtualSize,
+        found: child.virtualSize,
+        remedy:
+          child.virtualSize > parent.virtualSize
+            ? 'The disk was made larger after its snapshot; what lies behind the parent reads as zeros where this layer has nothing.'
+            : 'The end of the parent is cut off at this point. If that is not wanted, open the parent.',
+      };
+    }
+    if (child.parent?.id === undefined) {
+      yield {
+        severity: 'note',
+        code: 'unidentified-parent',
+        message: `${child.name} records no identity of its parent; that ${parent.name} is the right one can't be proved`,
+        source: child.name,
+        structure: 'parent link',
+      };
+    }
+  }
+}
+
+/** A file that two layers of one chain consist of: one of them is not what it says. */
+function* sharedFiles(layers: readonly ImageLayer[]): Generator<Finding> {
+  const owners = new Map<string, ImageLayer>();
+  for (const layer of layers) {
+    for (const file of layer.files) {
+      const owner = owners.get(file.path);
+      if (owner !== undefined && owner !== layer) {
+        yield {
+          severity: 'damaged',
+          code: 'shared-extent',
+          message: `${file.name} belongs to two layers of this chain, ${owner.name} and ${layer.name}`,
+          source: layer.name,
+          structure: 'extent list',
+          found: file.name,
+          remedy: 'One of the two descriptors is wrong; take both from another copy of the backup.',
+        };
+      }
+      owners.set(file.path, layer);
+    }
+  }
+}
+
+async function* checkLayer(layer: ImageLayer, signal: AbortSignal | undefined): AsyncIterable<Finding> {
+  try {
+    yield* layer.check(signal);
+  } catch (error) {
+    // A check that can't go on (the disk under it fails) ends with what it has.
+    if (!(error instanceof ChainliftError) || error instanceof CancelledError) throw error;
+    yield findingFromError(error);
+  }
+}
+
+function remedyForDamage(layers: readonly ImageLayer[], lowestDamaged: number, broken: boolean): string {
+  const damaged = layers[lowestDamaged]!.name;
+  const below = layers[lowestDamaged + 1];
+  if (below === undefined || broken) {
+    return `Every point that stands on ${damaged} has this damage. Take the file from another copy of the backup; what lies outside the damage can still be read.`;
+  }
+  return `The last intact point below is the one of ${below.name}: neither it nor what it stands on is damaged. What lies outside the damage can still be read.`;
+}
+
+/** VMware's changed-block tracking keeps a map beside the disk. It says nothing of content, and is not needed. */
+function* changeTracking(layer: ImageLayer, folder: Confinement): Generator<Finding> {
+  const companion = join(dirname(layer.path), `${basename(layer.path).replace(/\.vmdk$/i, '')}-ctk.vmdk`);
+  try {
+    folder.realPath(companion);
+  } catch (error) {
+    // Not there, or a link that leaves the folder: nothing to note either way.
+    if (error instanceof ChainliftError) return;
+    throw error;
+  }
+  yield {
+    severity: 'note',
+    code: 'change-tracking',
+    message: `${folder.label(companion)} is a map of changed blocks; it is no part of the disk's content and is not read`,
+    source: layer.name,
+  };
+}
+
+function text(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined;
+}
+function textOrNumber(value: unknown): string | number | undefined {
+  return typeof value === 'string' || typeof value === 'number' ? value : undefined;
+}
+function optional<K extends string, V>(key: K, value: V | undefined): { [P in K]?: V } {
+  return value === undefined ? {} : ({ [key]: value } as { [P in K]: V });
+}
