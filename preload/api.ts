@@ -428,16 +428,21 @@ export interface About {
 
 /** Everything a shell can ask of the engine. */
 export interface ChainliftApi {
+  /** Version, and what this build can read. */
   about(request: Record<string, never>): Promise<About>;
+  /** Repositories opened lately, newest first. */
   recent(request: Record<string, never>): Promise<RecentRepository[]>;
+  /** Takes a repository off the list of recent ones; touches nothing else. */
   forget(request: { readonly path: string }): Promise<void>;
   /** Folders of this computer, for an open dialog where the shell has none of its own. */
   browse(request: { readonly path?: string }): Promise<FolderListing>;
   /** Reads a repository's catalog anew and remembers it as recent. */
   scan(request: { readonly source: string }): Promise<RepositoryReport>;
+  /** The layers of a disk, leaf first. */
   info(request: { readonly target: Target }): Promise<DiskInfo>;
   /** Runs of the disk, in batches. */
   map(request: { readonly target: Target }): AsyncIterable<MapRun[]>;
+  /** Partitions and their file systems, with how each was left. */
   volumes(request: { readonly target: Target }): Promise<VolumesReport>;
   /** Entries of a folder in batches; `/` lists the volumes. `recursive` walks depth first, each folder before its content. */
   list(request: {
@@ -446,26 +451,35 @@ export interface ChainliftApi {
     readonly long?: boolean;
     readonly recursive?: boolean;
   }): AsyncIterable<EntryRow[]>;
+  /** Everything known of one entry: attributes, extended attributes, layers. */
   stat(request: { readonly target: Target; readonly path: string }): Promise<EntryDetails>;
   /** A file's content, in chunks. */
   read(request: { readonly target: Target; readonly path: string }): AsyncIterable<Uint8Array>;
+  /** The first bytes of a file, at most `limit`. */
   preview(request: { readonly target: Target; readonly path: string; readonly limit: number }): Promise<Preview>;
+  /** What differs in one folder from the point before, and what of it is gone later. */
   changes(request: { readonly target: Target; readonly path: string }): Promise<DirectoryChanges>;
   /** Layers that hold the bytes of each path, for the rows on screen; null where it can't be told. */
   layers(request: { readonly target: Target; readonly paths: readonly string[] }): Promise<(LayerShare[] | null)[]>;
 
-  /** These start a task and return at once. */
+  /** Starts copying files out; returns at once. */
   copy(request: CopyRequest): Promise<TaskSnapshot>;
+  /** Starts hashing a disk's content; returns at once. */
   hash(request: { readonly target: Target }): Promise<TaskSnapshot>;
+  /** Starts verifying a point, a VM or a repository; returns at once. */
   verify(request: { readonly target: Target }): Promise<TaskSnapshot>;
   /** Every task's state, then each change of any task (at most ten times a second each). */
   watchTasks(request: Record<string, never>): AsyncIterable<TaskSnapshot>;
   /** One task's changes until it has ended; the last item is its end. */
   watchTask(request: { readonly id: string }): AsyncIterable<TaskSnapshot>;
+  /** Asks a task to end; it does at its next step. */
   cancelTask(request: { readonly id: string }): Promise<void>;
+  /** Forgets an ended task. */
   dismissTask(request: { readonly id: string }): Promise<void>;
 
+  /** Serves a disk read-only over NBD until it is stopped. */
   startExport(request: ExportRequest): Promise<ExportInfo>;
+  /** Ends an export: clients are disconnected, its socket is removed. */
   stopExport(request: { readonly id: string }): Promise<void>;
   /** The list of exports, now and after every change (clients, counters: once a second). */
   watchExports(request: Record<string, never>): AsyncIterable<ExportInfo[]>;
