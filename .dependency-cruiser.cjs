@@ -48,7 +48,7 @@ module.exports = {
       comment: 'Shells reach the engine through its service only.',
       severity: 'error',
       from: { path: '^main/(electron|web|cli)/' },
-      to: { path: engine, pathNot: `${engine}(service|demo)/|${engine}(errors|binary)\\.ts$` },
+      to: { path: engine, pathNot: `${engine}(service|demo)/|${engine}(errors|binary|version)\\.ts$` },
     },
     {
       name: 'window-knows-only-the-contract',

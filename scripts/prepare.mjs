@@ -11,7 +11,12 @@ const wanted = [20, 19];
 
 /** Runs a program to its end with this terminal; ends this process with its code when it fails. */
 export function must(program, args, options = {}) {
-  const { status, error } = spawnSync(program, args, { cwd: root, stdio: 'inherit', shell: process.platform === 'win32', ...options });
+  const { status, error } = spawnSync(program, args, {
+    cwd: root,
+    stdio: 'inherit',
+    shell: process.platform === 'win32',
+    ...options,
+  });
   if (error) {
     process.stderr.write(`${program}: ${error.message}\n`);
     process.exit(1);
@@ -37,7 +42,16 @@ function install() {
   if (statSync(installed).mtimeMs < statSync(lock).mtimeMs) writeFileSync(installed, readFileSync(installed));
 }
 
-const sources = ['main', 'preload', 'renderer', 'native', 'package.json', 'package-lock.json', 'electron.vite.config.ts', 'tsconfig.base.json'];
+const sources = [
+  'main',
+  'preload',
+  'renderer',
+  'native',
+  'package.json',
+  'package-lock.json',
+  'electron.vite.config.ts',
+  'tsconfig.base.json',
+];
 const stamp = join(root, 'out', '.built');
 
 function newest(path) {
@@ -51,9 +65,13 @@ function build() {
   const built = statSync(stamp, { throwIfNoEntry: false })?.mtimeMs ?? 0;
   if (sources.every((source) => newest(join(root, source)) <= built)) return;
   process.stderr.write('Building...\n');
-  must(process.execPath, [join(root, 'node_modules', 'electron-vite', 'bin', 'electron-vite.js'), 'build', '--logLevel', 'warn'], {
-    stdio: ['ignore', 2, 2],
-  });
+  must(
+    process.execPath,
+    [join(root, 'node_modules', 'electron-vite', 'bin', 'electron-vite.js'), 'build', '--logLevel', 'warn'],
+    {
+      stdio: ['ignore', 2, 2],
+    },
+  );
   mkdirSync(join(root, 'out'), { recursive: true });
   writeFileSync(stamp, `${new Date().toISOString()}\n`);
 }

@@ -16,7 +16,10 @@ const browserAsked = args.includes('--browser');
 const named = args.find((arg) => !arg.startsWith('--'));
 
 function demoFolder() {
-  const base = process.env.XDG_DATA_HOME ?? (process.platform === 'win32' ? process.env.LOCALAPPDATA : undefined) ?? join(homedir(), '.local', 'share');
+  const base =
+    process.env.XDG_DATA_HOME ??
+    (process.platform === 'win32' ? process.env.LOCALAPPDATA : undefined) ??
+    join(homedir(), '.local', 'share');
   const folder = join(base, 'chainlift', 'demo');
   const { status } = spawnSync(process.execPath, [cli, 'demo', folder], { stdio: ['ignore', 'ignore', 'inherit'] });
   if (status !== 0) process.exit(status ?? 1);
@@ -27,7 +30,8 @@ const source = named === undefined ? demoFolder() : resolve(named);
 /** Electron's program, or why there is none. */
 function electron() {
   if (browserAsked) return { why: 'the browser was asked for' };
-  if (process.platform === 'linux' && !process.env.DISPLAY && !process.env.WAYLAND_DISPLAY) return { why: 'there is no display here' };
+  if (process.platform === 'linux' && !process.env.DISPLAY && !process.env.WAYLAND_DISPLAY)
+    return { why: 'there is no display here' };
   const folder = join(root, 'node_modules', 'electron');
   const find = () => {
     const path = join(folder, 'path.txt');

@@ -26,7 +26,8 @@ for (const [title, program, args] of steps) {
   outcomes.push({ title, ok: status === 0, seconds: Math.round((Date.now() - started) / 1000) });
 }
 process.stdout.write('\n');
-for (const { title, ok, seconds } of outcomes) process.stdout.write(`${ok ? 'passed' : 'FAILED'}  ${title} (${seconds} s)\n`);
+for (const { title, ok, seconds } of outcomes)
+  process.stdout.write(`${ok ? 'passed' : 'FAILED'}  ${title} (${seconds} s)\n`);
 const failed = outcomes.filter(({ ok }) => !ok).length;
 process.stdout.write(`${outcomes.length - failed} passed, ${failed} failed\n`);
 process.exit(failed === 0 ? 0 : 1);

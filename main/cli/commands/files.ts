@@ -1,0 +1,124 @@
+import type { EntryRow } from '../../../preload/api.ts';
+import { type CommonOptions, runCommand, sayError, targetOf } from '../context.ts';
+import { modeString, printable, time } from '../output.ts';
+
+interface LsOptions extends CommonOptions {
+  readonly long?: boolean;
+  readonly recursive?: boolean;
+  readonly sort?: boolean;
+}
+
+/**
+ * `ls [-l] [-R] <source> [path]`: a name a line; below -R paths relative to the folder. Streams in stored order, sorted only on a
+ * terminal or when asked. Entries that can't be read are listed, their reasons go to standard error, and the exit code is 1.
+ */
+export function ls(source: string, path: string, options: LsOptions): Promise<void> {
+  return runCommand(async ({ engine, out, interrupted }) => {
+    const target = targetOf(source, options);
+    const long = options.long ?? false;
+    const recursive = options.recursive ?? false;
+    const prefix = path.endsWith('/') ? path.length : path.length + 1;
+    const sorted = options.sort === true || (process.stdout.isTTY === true && !options.json);
+    const kept: EntryRow[] = [];
+    let damaged = false;
+    const print = (row: EntryRow): void => {
+      if (row.error !== undefined) {
+        damaged = true;
+        sayError({ ...row.error, message: `${printable(row.path)}: ${row.error.message}` });
+      }
+      if (options.json) {
+        out.json(row);
+        return;
+      }
+      const name = printable(recursive ? row.path.slice(prefix) || row.name : row.name);
+      out.line(
+        long
+          ? `${longColumns(row)} ${name}${row.linkTarget === undefined ? '' : ` -> ${printable(row.linkTarget)}`}`
+          : name,
+      );
+    };
+    for await (const rows of engine.api.list({ target, path, long, recursive })) {
+      if (sorted) kept.push(...rows);
+      else {
+        for (const row of rows) print(row);
+        await out.breathe();
+      }
+      if (interrupted.aborted) return 1;
+    }
+    kept.sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
+    for (const row of kept) print(row);
+    return damaged ? 1 : 0;
+  });
+}
+
+function longColumns(row: EntryRow): string {
+  const size = row.device === undefined ? String(row.size ?? '-') : `${row.device.major}, ${row.device.minor}`;
+  return [
+    modeString(row.kind, row.mode),
+    String(row.links ?? '-').padStart(3),
+    String(row.uid ?? '-').padStart(5),
+    String(row.gid ?? '-').padStart(5),
+    size.padStart(12),
+    time(row.modified).padEnd(20),
+  ].join(' ');
+}
+
+/** `stat <source> <path>`. */
+export function stat(source: string, path: string, options: CommonOptions): Promise<void> {
+  return runCommand(async ({ engine, out }) => {
+    const details = await engine.api.stat({ target: targetOf(source, options), path });
+    if (options.json) out.json(details);
+    else {
+      const rows: [string, string | undefined][] = [
+        ['path', printable(details.path)],
+        ['kind', details.kind],
+        ['link to', details.linkTarget === undefined ? undefined : printable(details.linkTarget)],
+        ['id', String(details.id)],
+        ['size', details.size === undefined ? undefined : `${details.size} bytes`],
+        ['allocated', details.allocated === undefined ? undefined : `${details.allocated} bytes`],
+        [
+          'mode',
+          details.mode === undefined
+            ? undefined
+            : `${modeString(details.kind, details.mode)} (${details.mode.toString(8).padStart(4, '0')})`,
+        ],
+        ['owner', details.uid === undefined ? undefined : `${details.uid}:${details.gid}`],
+        ['links', details.links === undefined ? undefined : String(details.links)],
+        ['device', details.device === undefined ? undefined : `${details.device.major}, ${details.device.minor}`],
+        ['modified', details.modified && time(details.modified)],
+        ['changed', details.changed && time(details.changed)],
+        ['accessed', details.accessed && time(details.accessed)],
+        ['created', details.created && time(details.created)],
+        ['flags', details.flags?.length ? details.flags.join(', ') : undefined],
+      ];
+      for (const [key, value] of rows) if (value !== undefined) out.line(`${key.padEnd(10)} ${value}`);
+      for (const { name, value } of details.attributes)
+        out.line(`${'attribute'.padEnd(10)} ${printable(name)} = ${attributeText(value)}`);
+      for (const { name, bytes } of details.layers)
+        out.line(`${'layer'.padEnd(10)} ${printable(name)}: ${bytes} bytes`);
+    }
+    if (details.error === undefined) return 0;
+    sayError(details.error);
+    return 1;
+  });
+}
+
+/** A value as text where it is text, else as hexadecimal. */
+function attributeText(base64: string): string {
+  const bytes = Buffer.from(base64, 'base64');
+  const text = bytes.toString('utf8').replace(/\0$/, '');
+  return /^[\p{L}\p{N}\p{P}\p{S}\p{Zs}]*$/u.test(text) && !text.includes('�')
+    ? JSON.stringify(text)
+    : `0x${bytes.toString('hex')}`;
+}
+
+/** `cat <source> <path>`: the content, byte for byte. */
+export function cat(source: string, path: string, options: CommonOptions): Promise<void> {
+  return runCommand(async ({ engine, out, interrupted }) => {
+    for await (const chunk of engine.api.read({ target: targetOf(source, options), path })) {
+      await out.bytes(chunk);
+      if (interrupted.aborted) return 1;
+    }
+    return 0;
+  });
+}

@@ -1,0 +1,59 @@
+import type { RestorePoint, VirtualMachine } from '../../../preload/api.ts';
+import { type CommonOptions, runCommand } from '../context.ts';
+import { type Output, printable, size } from '../output.ts';
+import { printFindings } from './verify.ts';
+
+/** `scan <repository>`: VMs with the tree of their points, orphans, findings. */
+export function scan(source: string, options: CommonOptions): Promise<void> {
+  return runCommand(async ({ engine, out }) => {
+    const report = await engine.api.scan({ source });
+    if (options.json) {
+      out.json(report);
+      return 0;
+    }
+    for (const vm of report.vms) printVm(vm, out);
+    if (report.vms.length === 0) out.line('No virtual machines and no disk images here');
+    if (report.orphans.length > 0) {
+      out.line('Files that belong to no point:');
+      for (const { file, bytes, reason } of report.orphans) out.line(`  ${printable(file)}  ${size(bytes)}  ${reason}`);
+    }
+    printFindings(report.findings, out);
+    return 0;
+  });
+}
+
+function printVm(vm: VirtualMachine, out: Output): void {
+  const facts = [
+    vm.guest,
+    vm.cpus === undefined ? undefined : `${vm.cpus} CPUs`,
+    vm.memoryBytes === undefined ? undefined : size(vm.memoryBytes),
+    `in ${vm.folder}`,
+  ];
+  out.line(`${printable(vm.name)}  (${facts.filter((fact) => fact !== undefined).join(', ')})`);
+  const depths = new Map<string, number>();
+  for (const point of vm.points) {
+    const depth = point.parent === undefined ? 0 : (depths.get(point.parent) ?? 0) + 1;
+    depths.set(point.id, depth);
+    printPoint(point, Math.min(depth, 12), out);
+  }
+  printFindings(vm.findings, out);
+}
+
+function printPoint(point: RestorePoint, depth: number, out: Output): void {
+  const marks = [
+    point.current ? 'current' : undefined,
+    point.memory ? 'with memory' : undefined,
+    point.consistency.level === 'unknown' ? undefined : `${point.consistency.level}-consistent`,
+  ].filter((mark) => mark !== undefined);
+  const changed = point.changedBytes === undefined ? '' : `  ${size(point.changedBytes)}`;
+  const name = printable(point.name);
+  const label = name === point.id ? name : `${name}  [${printable(point.id)}]`;
+  out.line(
+    `${'  '.repeat(depth + 1)}${label}  ${point.created ?? 'no date'}${changed}${marks.length === 0 ? '' : `  ${marks.join(', ')}`}`,
+  );
+  for (const disk of point.disks) {
+    const whole = disk.size === undefined ? '' : `, ${size(disk.size)}`;
+    const chain = disk.error === undefined ? `${disk.chain.length} layers${whole}` : disk.error.message;
+    out.line(`${'  '.repeat(depth + 2)}disk ${disk.index}: ${printable(disk.file)} (${chain})`);
+  }
+}

@@ -1,0 +1,45 @@
+import { resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { openBrowser } from '../../web/open-browser.ts';
+import { startWebShell } from '../../web/web-shell.ts';
+import { runCommand } from '../context.ts';
+import { say } from '../output.ts';
+
+interface ServeOptions {
+  readonly port?: number;
+  readonly open?: boolean;
+}
+
+/** The built window, from wherever this module was bundled to inside out/main. */
+function rendererFolder(): string {
+  const here = fileURLToPath(import.meta.url);
+  const main = here.lastIndexOf(`main`);
+  return resolve(here.slice(0, main), 'renderer');
+}
+
+/** `serve [repository]`: the URL is the first line; serves until interrupted. */
+export function serve(source: string | undefined, options: ServeOptions): Promise<void> {
+  return runCommand(
+    async ({ engine, out, interrupted }) => {
+      const shell = await startWebShell({
+        api: engine.api,
+        rendererFolder: rendererFolder(),
+        ...(source === undefined ? {} : { initialSource: resolve(source) }),
+        ...(options.port === undefined ? {} : { port: options.port }),
+      });
+      out.line(shell.url);
+      await out.flush();
+      if (options.open === true) {
+        const { opened, reason } = await openBrowser(shell.url);
+        if (!opened) say(`Open the address above in a browser${reason === undefined ? '' : ` (${reason})`}.`);
+      }
+      await new Promise<void>((done) => {
+        if (interrupted.aborted) done();
+        else interrupted.addEventListener('abort', () => done(), { once: true });
+      });
+      await shell.close();
+      return 0;
+    },
+    { synchronous: false, remember: true },
+  );
+}

@@ -1,0 +1,106 @@
+/** What every command works with: an engine of its own, output, and one way to end. */
+import type { TaskSnapshot, WireError } from '../../preload/api.ts';
+import { CancelledError, ChainliftError, toWireError } from '../engine/errors.ts';
+import { createEngine, type Engine } from '../engine/service/engine.ts';
+import { duration, endProgressLine, Output, progressLine, say, size } from './output.ts';
+
+/** How a command ended: 0 done, 1 findings or failure, 2 wrong usage. */
+export type ExitCode = 0 | 1 | 2;
+
+export interface CommonOptions {
+  readonly json?: boolean;
+  readonly vm?: string;
+  readonly point?: string;
+  readonly disk?: number;
+}
+
+export interface Context {
+  readonly engine: Engine;
+  readonly out: Output;
+  /** Aborted by the first Ctrl-C or SIGTERM. */
+  readonly interrupted: AbortSignal;
+}
+
+export function targetOf(source: string, options: CommonOptions) {
+  return {
+    source,
+    ...(options.vm === undefined ? {} : { vm: options.vm }),
+    ...(options.point === undefined ? {} : { point: options.point }),
+    ...(options.disk === undefined ? {} : { disk: options.disk }),
+  };
+}
+
+/** Prints an error the way every command does: kind, message. */
+export function sayError(error: WireError): void {
+  say(`chainlift: ${error.kind}: ${error.message}`);
+}
+
+/** Runs a command's body and turns whatever happens into an exit code. */
+export async function runCommand(
+  body: (context: Context) => Promise<ExitCode>,
+  options: { synchronous?: boolean; remember?: boolean } = {},
+): Promise<void> {
+  const controller = new AbortController();
+  const interrupt = (): void => {
+    // A second one means: now.
+    if (controller.signal.aborted) process.exit(130);
+    controller.abort();
+  };
+  process.on('SIGINT', interrupt);
+  process.on('SIGTERM', interrupt);
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    // The reader has seen enough (`chainlift ls ... | head`).
+    process.exit(error.code === 'EPIPE' ? 0 : 1);
+  });
+  const engine = createEngine({
+    synchronous: options.synchronous ?? true,
+    // Only windows have a list of recent repositories; a script's use leaves no trace.
+    ...(options.remember === true ? {} : { configFolder: null }),
+  });
+  const out = new Output();
+  let code: ExitCode;
+  try {
+    code = await body({ engine, out, interrupted: controller.signal });
+    await out.flush();
+  } catch (error) {
+    endProgressLine();
+    if (!(error instanceof ChainliftError)) throw error;
+    await out.flush();
+    sayError(toWireError(error));
+    code = error.kind === 'usage' ? 2 : 1;
+  }
+  await engine.close();
+  process.exitCode = code;
+  process.off('SIGINT', interrupt);
+  process.off('SIGTERM', interrupt);
+}
+
+/** Follows a task to its end, with progress on a terminal; Ctrl-C cancels it. @throws CancelledError; failures are returned. */
+export async function followTask(context: Context, started: TaskSnapshot): Promise<TaskSnapshot> {
+  const { api } = context.engine;
+  const cancel = (): void => void api.cancelTask({ id: started.id });
+  context.interrupted.addEventListener('abort', cancel, { once: true });
+  let last = started;
+  try {
+    for await (const snapshot of api.watchTask({ id: started.id })) {
+      last = snapshot;
+      progressLine(progressText(snapshot));
+    }
+  } finally {
+    endProgressLine();
+    context.interrupted.removeEventListener('abort', cancel);
+  }
+  if (last.state === 'cancelled') throw new CancelledError(last.title);
+  return last;
+}
+
+function progressText({ title, progress, bytesPerSecond, secondsLeft }: TaskSnapshot): string {
+  const share =
+    progress.bytesTotal !== undefined && progress.bytesTotal > 0
+      ? `${Math.floor((progress.bytesDone / progress.bytesTotal) * 100)} %`
+      : '';
+  const items = progress.itemsTotal === undefined ? '' : `${progress.itemsDone} of ${progress.itemsTotal}`;
+  const rate = bytesPerSecond > 0 ? `${size(bytesPerSecond)}/s` : '';
+  const left = secondsLeft === undefined ? '' : `${duration(secondsLeft)} left`;
+  return [title, share, items, rate, left].filter((part) => part !== '').join(', ');
+}

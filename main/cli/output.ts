@@ -1,0 +1,115 @@
+/** What the command line prints. Nothing but the answer goes to standard output; everything else to standard error. */
+import { once } from 'node:events';
+import { writeSync } from 'node:fs';
+
+/** Collects standard output and writes it in large pieces; waits where the reader is slower. */
+export class Output {
+  #pending: string[] = [];
+  #length = 0;
+
+  line(text: string): void {
+    this.#pending.push(text);
+    this.#length += text.length;
+  }
+
+  /** Writes what is pending once there is a good deal of it. Call it between batches. */
+  async breathe(): Promise<void> {
+    if (this.#length > 1 << 16) await this.flush();
+  }
+
+  async flush(): Promise<void> {
+    if (this.#pending.length === 0) return;
+    const text = `${this.#pending.join('\n')}\n`;
+    this.#pending = [];
+    this.#length = 0;
+    await this.bytes(text);
+  }
+
+  async bytes(bytes: Uint8Array | string): Promise<void> {
+    if (!process.stdout.write(bytes)) await once(process.stdout, 'drain');
+  }
+
+  json(value: unknown): void {
+    this.line(JSON.stringify(value));
+  }
+}
+
+/** Says something beside the answer. Images and guests have their words in messages: they can't reach the terminal's controls. */
+export function say(text: string): void {
+  writeSync(2, `${text.split('\n').map(printable).join('\n')}\n`);
+}
+
+/** A live line on standard error, where that is a terminal. */
+export function progressLine(text: string): void {
+  if (process.stderr.isTTY) {
+    process.stderr.write(`\r\x1b[K${printable(text).slice(0, (process.stderr.columns ?? 80) - 1)}`);
+  }
+}
+export function endProgressLine(): void {
+  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
+}
+
+const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
+/** Bytes for people: `5.8 KiB`. */
+export function size(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  // By what would be printed: 1,048,575 bytes are 1.0 MiB, not 1024 KiB.
+  while (Math.round(value) >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  const short = unit === 0 ? '' : value.toFixed(1);
+  return `${unit === 0 || short.length > 4 ? Math.round(value) : short} ${units[unit]}`;
+}
+
+/** Seconds for people: `4 s`, `2 min 10 s`, `1 h 5 min`. */
+export function duration(seconds: number): string {
+  const s = Math.ceil(seconds);
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+  return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+}
+
+/** Control characters, line separators and what turns the direction of text round. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is replaced
+const unprintable = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+/** A guest's text for a terminal: it can neither steer it nor make a name look like another. */
+export function printable(text: string): string {
+  return text.replace(unprintable, (c) => {
+    const code = c.charCodeAt(0).toString(16);
+    return code.length > 2 ? `\\u${code.padStart(4, '0')}` : `\\x${code.padStart(2, '0')}`;
+  });
+}
+
+const kinds: Record<string, string> = {
+  file: '-',
+  directory: 'd',
+  symlink: 'l',
+  fifo: 'p',
+  socket: 's',
+  'block-device': 'b',
+  'character-device': 'c',
+  unknown: '?',
+};
+
+/** `drwxr-xr-x`, with set-id and sticky bits as ls shows them. */
+export function modeString(kind: string, mode: number | undefined): string {
+  if (mode === undefined) return `${kinds[kind] ?? '?'}---------`;
+  const bit = (read: number, write: number, run: number, special: number, mark: string): string => {
+    const x = (mode & run) !== 0;
+    const s = (mode & special) !== 0;
+    return `${mode & read ? 'r' : '-'}${mode & write ? 'w' : '-'}${s ? (x ? mark : mark.toUpperCase()) : x ? 'x' : '-'}`;
+  };
+  return `${kinds[kind] ?? '?'}${bit(0o400, 0o200, 0o100, 0o4000, 's')}${bit(0o40, 0o20, 0o10, 0o2000, 's')}${bit(4, 2, 1, 0o1000, 't')}`;
+}
+
+/** A guest's time as ISO 8601 UTC with all its digits; `-` where there is none. */
+export function time(stamp: { seconds: number; nanoseconds: number } | undefined): string {
+  if (stamp === undefined) return '-';
+  const whole = new Date(stamp.seconds * 1000);
+  if (Number.isNaN(whole.getTime())) return `@${stamp.seconds}`;
+  const fraction = stamp.nanoseconds === 0 ? '' : `.${String(stamp.nanoseconds).padStart(9, '0').replace(/0+$/, '')}`;
+  return `${whole.toISOString().replace(/\.\d+Z$/, '')}${fraction}Z`;
+}

@@ -1,0 +1,409 @@
+/**
+ * The engine as shells see it: the contract of preload/api.ts, put together from the layers below. What is here decides nothing
+ * about formats; it opens, keeps and lets go.
+ */
+import { createHash } from 'node:crypto';
+import { homedir } from 'node:os';
+import { basename } from 'node:path';
+import type {
+  ChainliftApi,
+  DiskInfo,
+  EntryDetails,
+  MapRun,
+  RepositoryReport,
+  Target,
+  TaskResult,
+  TaskSnapshot,
+  VolumesReport,
+} from '../../../preload/api.ts';
+import type { Catalog } from '../catalog/model.ts';
+import { ChainliftError, throwIfCancelled, toWireError, UsageError } from '../errors.ts';
+import { fileSystemTypes } from '../filesystem/file-systems.ts';
+import { imageFormats } from '../image/formats.ts';
+import type { Finding } from '../image/image.ts';
+import { copyOut } from '../restore/copy.ts';
+import { type CopySource, splitVmPath } from '../restore/source.ts';
+import { TaskManager } from '../task/task.ts';
+import { version } from '../version.ts';
+import { browseFolder } from './browse.ts';
+import { directoryChanges } from './changes.ts';
+import { entryRow, listRows } from './listing.ts';
+import { NbdExports } from './nbd-exports.ts';
+import type { OpenPoint, PointLocation } from './open-point.ts';
+import { PointPool } from './point-pool.ts';
+import { layerShares } from './provenance.ts';
+import { defaultConfigFolder, RecentRepositories } from './recent.ts';
+import { diskIndex, Targets } from './targets.ts';
+import { verifyLeaves, verifyScope } from './verify.ts';
+
+export interface EngineOptions {
+  /** Read on the calling thread: right for the command line, wrong where a window waits. */
+  readonly synchronous?: boolean;
+  /** Where recent repositories are remembered; null: nowhere. */
+  readonly configFolder?: string | null;
+}
+
+export interface Engine {
+  readonly api: ChainliftApi;
+  /** Cancels tasks, ends exports, closes files. */
+  close(): Promise<void>;
+}
+
+/** Bytes read at a time where a whole file or disk is streamed. */
+const CHUNK = 1 << 20;
+const MAX_PREVIEW = 4 << 20;
+
+export function createEngine(options: EngineOptions = {}): Engine {
+  const synchronous = options.synchronous ?? false;
+  const targets = new Targets(synchronous);
+  const pool = new PointPool(synchronous);
+  const tasks = new TaskManager<TaskSnapshot['kind'], TaskResult>();
+  const exports = new NbdExports();
+  const recent =
+    options.configFolder === null ? undefined : new RecentRepositories(options.configFolder ?? defaultConfigFolder());
+
+  async function use<T>(target: Target, body: (point: OpenPoint, location: PointLocation) => Promise<T>): Promise<T> {
+    const location = await targets.locate(target);
+    const lease = pool.lease(location);
+    try {
+      return await body(lease.point, location);
+    } finally {
+      lease.release();
+    }
+  }
+
+  /** As `use`, for streams: the point is held until the consumer stops, which aborts `signal`. */
+  async function* stream<T>(
+    target: Target,
+    body: (point: OpenPoint, location: PointLocation, signal: AbortSignal) => AsyncIterable<T>,
+  ): AsyncGenerator<T> {
+    const location = await targets.locate(target);
+    const lease = pool.lease(location);
+    const controller = new AbortController();
+    try {
+      yield* body(lease.point, location, controller.signal);
+    } finally {
+      controller.abort();
+      lease.release();
+    }
+  }
+
+  const api: ChainliftApi = {
+    async about() {
+      return {
+        version,
+        formats: imageFormats.map((format) => format.name),
+        fileSystems: fileSystemTypes.map((type) => type.name),
+        home: homedir(),
+      };
+    },
+    async recent() {
+      return (await recent?.list()) ?? [];
+    },
+    async forget({ path }) {
+      await recent?.remove(path);
+    },
+    browse: ({ path }) => browseFolder(path),
+
+    async scan({ source }) {
+      const catalog = await targets.scan(source);
+      await pool.forget(catalog.source);
+      await recent?.add(catalog.source);
+      return report(catalog);
+    },
+
+    info: ({ target }) =>
+      use(target, async (point, location): Promise<DiskInfo> => {
+        const index = diskIndex(location, target);
+        const disk = await point.disk(index);
+        const layers = disk.layers.map(async (layer, at) => ({
+          index: at,
+          name: layer.name,
+          format: layer.format,
+          variant: layer.variant,
+          virtualSize: layer.virtualSize,
+          granularity: layer.granularity,
+          allocatedBytes: await layer.allocatedBytes(),
+          ...(layer.id === undefined ? {} : { id: layer.id }),
+          ...(layer.parent === undefined ? {} : { parent: layer.parent }),
+          files: layer.files.map(({ role, name, size }) => ({ role, name, size })),
+          properties: layer.properties,
+        }));
+        return {
+          vm: location.vm,
+          point: location.pointName,
+          disk: index,
+          size: disk.size,
+          layers: await Promise.all(layers),
+        };
+      }),
+
+    map: ({ target }) =>
+      stream(target, async function* (point, location, signal): AsyncGenerator<MapRun[]> {
+        const disk = await point.disk(diskIndex(location, target));
+        let pending: MapRun | undefined;
+        for await (const runs of disk.walk()) {
+          throwIfCancelled(signal, 'The map');
+          const batch: MapRun[] = [];
+          for (const { source, ...run } of runs) {
+            const next: MapRun = source === undefined ? run : { ...run, file: source.name };
+            // Runs that go on across two regions of the map are one run to whoever reads it.
+            if (pending !== undefined && continuesRun(pending, next)) {
+              pending = { ...pending, length: pending.length + next.length };
+              continue;
+            }
+            if (pending !== undefined) batch.push(pending);
+            pending = next;
+          }
+          if (batch.length > 0) yield batch;
+        }
+        if (pending !== undefined) yield [pending];
+      }),
+
+    volumes: ({ target }) =>
+      use(target, async (point): Promise<VolumesReport> => {
+        const found = await point.volumes();
+        const findings: Finding[] = found.warnings.map((warning) => ({
+          severity: 'suspicious',
+          code: 'partition-table',
+          ...warning,
+          source: `disk ${warning.disk}`,
+        }));
+        for (const { disk, error } of found.errors) {
+          findings.push({
+            severity: 'damaged',
+            code: 'disk-unreadable',
+            message: error.message,
+            source: `disk ${disk}`,
+          });
+        }
+        const volumes = found.volumes.filter((volume) => target.disk === undefined || volume.disk === target.disk);
+        return {
+          findings,
+          volumes: await Promise.all(
+            volumes.map(async ({ name, disk, scheme, type, typeCode, label, uuid, start, size, bootable }) => ({
+              name,
+              disk,
+              scheme,
+              type,
+              typeCode,
+              ...(label === undefined ? {} : { label }),
+              ...(uuid === undefined ? {} : { uuid }),
+              start,
+              size,
+              bootable,
+              ...(await fileSystemInfo(point, name)),
+            })),
+          ),
+        };
+      }),
+
+    list: ({ target, path, long, recursive }) =>
+      stream(target, (point, _location, signal) =>
+        listRows(point, path, { long: long ?? false, recursive: recursive ?? false, disk: target.disk, signal }),
+      ),
+
+    stat: ({ target, path }) =>
+      use(target, async (point): Promise<EntryDetails> => {
+        const { volume, inside } = splitVmPath(path);
+        const fs = await point.fileSystem(volume);
+        const entry = await fs.entry(inside);
+        const row = await entryRow(fs, entry, path, true);
+        if (row.error !== undefined) return { ...row, attributes: [], layers: [] };
+        const attributes = await fs.extendedAttributes(entry);
+        return {
+          ...row,
+          attributes: attributes.map(({ name, value }) => ({ name, value: Buffer.from(value).toString('base64') })),
+          layers: entry.kind === 'file' ? await layerShares(point, await point.volume(volume), fs, entry) : [],
+        };
+      }),
+
+    read: ({ target, path }) =>
+      stream(target, async function* (point, _location, signal): AsyncGenerator<Uint8Array> {
+        const { volume, inside } = splitVmPath(path);
+        const fs = await point.fileSystem(volume);
+        const content = await fs.open(await fs.entry(inside, { follow: true }));
+        try {
+          for (let at = 0; at < content.size; at += CHUNK) {
+            throwIfCancelled(signal, 'The read');
+            yield await content.read(at, Math.min(CHUNK, content.size - at));
+          }
+        } finally {
+          await content.close();
+        }
+      }),
+
+    preview: ({ target, path, limit }) =>
+      use(target, async (point) => {
+        const { volume, inside } = splitVmPath(path);
+        const fs = await point.fileSystem(volume);
+        const content = await fs.open(await fs.entry(inside, { follow: true }));
+        try {
+          const length = Math.min(content.size, limit, MAX_PREVIEW);
+          const bytes = Buffer.from(await content.read(0, length)).toString('base64');
+          return { bytes, size: content.size, truncated: length < content.size };
+        } finally {
+          await content.close();
+        }
+      }),
+
+    changes: ({ target, path }) =>
+      use(target, async (_point, location) =>
+        directoryChanges(
+          await targets.history(location),
+          location.point,
+          path,
+          (id, body) => use({ ...target, vm: location.vm, point: id }, body),
+          new AbortController().signal,
+        ),
+      ),
+
+    layers: ({ target, paths }) =>
+      use(target, (point) =>
+        Promise.all(
+          paths.map(async (path) => {
+            try {
+              const { volume, inside } = splitVmPath(path);
+              const fs = await point.fileSystem(volume);
+              const entry = await fs.entry(inside);
+              return entry.kind === 'file' ? await layerShares(point, await point.volume(volume), fs, entry) : null;
+            } catch (error) {
+              // The row itself says what is wrong with its file; here it only has no layers to show.
+              if (error instanceof ChainliftError) return null;
+              throw error;
+            }
+          }),
+        ),
+      ),
+
+    async copy(request) {
+      const location = await targets.locate(request.target);
+      if (request.paths.length === 0) throw new UsageError('There is nothing to copy');
+      if (request.name !== undefined && request.paths.length > 1)
+        throw new UsageError('One name cannot be given to several copies');
+      const names = request.paths.map((path) => basename(path)).join(', ');
+      const lease = pool.lease(location);
+      return tasks.start('copy', `Copy ${names} to ${request.destination}`, async (task) => {
+        try {
+          const sources: CopySource[] = [];
+          for (const path of request.paths) {
+            const { volume, inside } = splitVmPath(path);
+            const fileSystem = await lease.point.fileSystem(volume);
+            const entry = await fileSystem.entry(inside);
+            sources.push({
+              path: path.replace(/(?<=.)\/+$/, ''),
+              fileSystem,
+              entry,
+              name: request.name ?? (entry.name || volume),
+            });
+          }
+          return { kind: 'copy', ...(await copyOut(sources, request, task)) };
+        } finally {
+          lease.release();
+        }
+      });
+    },
+
+    async hash({ target }) {
+      const location = await targets.locate(target);
+      const index = diskIndex(location, target);
+      const lease = pool.lease(location);
+      return tasks.start('hash', `Hash disk ${index} of ${location.vm} at ${location.pointName}`, async (task) => {
+        try {
+          const disk = await lease.point.disk(index);
+          task.progress.bytesTotal = disk.size;
+          const hash = createHash('sha256');
+          for (let at = 0; at < disk.size; at += CHUNK) {
+            throwIfCancelled(task.signal, 'Hashing');
+            const length = Math.min(CHUNK, disk.size - at);
+            hash.update(await disk.read(at, length));
+            task.progress.bytesDone += length;
+            task.report();
+            // Synchronous sources never leave the thread: give cancellation and progress their turn.
+            if (synchronous) await new Promise(setImmediate);
+          }
+          return { kind: 'hash', sha256: hash.digest('hex'), bytes: disk.size };
+        } finally {
+          lease.release();
+        }
+      });
+    },
+
+    async verify({ target }) {
+      const scope = await verifyScope(targets, target);
+      return tasks.start('verify', scope.title, async (task) => ({
+        kind: 'verify',
+        ...(await verifyLeaves(scope, task)),
+      }));
+    },
+
+    watchTasks: () => tasks.watchAll(),
+    watchTask: ({ id }) => tasks.watch(id),
+    async cancelTask({ id }) {
+      tasks.cancel(id);
+    },
+    async dismissTask({ id }) {
+      tasks.dismiss(id);
+    },
+
+    async startExport(request) {
+      const location = await targets.locate(request.target);
+      return exports.start(request, location, diskIndex(location, request.target));
+    },
+    stopExport: ({ id }) => exports.stop(id),
+    watchExports: () => exports.watch(),
+  };
+
+  return {
+    api,
+    async close() {
+      tasks.cancelAll();
+      await exports.close();
+      await pool.close();
+    },
+  };
+}
+
+async function fileSystemInfo(point: OpenPoint, volume: string) {
+  try {
+    const fs = await point.fileSystem(volume);
+    const { type, label, uuid, size, blockSize, free, features } = fs;
+    return {
+      fileSystem: {
+        type,
+        ...(label === undefined ? {} : { label }),
+        ...(uuid === undefined ? {} : { uuid }),
+        size,
+        blockSize,
+        ...(free === undefined ? {} : { free }),
+        condition: fs.state.condition,
+        evidence: fs.state.evidence,
+        features,
+      },
+    };
+  } catch (error) {
+    if (!(error instanceof ChainliftError)) throw error;
+    return { error: toWireError(error) };
+  }
+}
+
+function continuesRun(a: MapRun, b: MapRun): boolean {
+  if (a.kind !== b.kind || a.layer !== b.layer || a.file !== b.file) return false;
+  return a.kind === 'zero' || a.position! + a.length === b.position;
+}
+
+/** Everything of the catalog that a shell needs; real paths stay in the engine. */
+function report(catalog: Catalog): RepositoryReport {
+  const { source, kind, name, orphans, findings } = catalog;
+  return {
+    source,
+    kind,
+    name,
+    orphans,
+    findings,
+    vms: catalog.vms.map(({ config: _config, ...vm }) => ({
+      ...vm,
+      points: vm.points.map((point) => ({ ...point, disks: point.disks.map(({ path: _path, ...disk }) => disk) })),
+    })),
+  };
+}
