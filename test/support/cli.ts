@@ -1,0 +1,25 @@
+/** The built command line, as a user runs it. */
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+
+const program = join(resolve(import.meta.dirname, '..', '..'), 'out', 'main', 'cli.js');
+
+export interface CliResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs `chainlift` with the arguments. Needs a build: `npm test` makes it, `npm run build` does. */
+export function chainlift(...args: string[]): CliResult {
+  if (!existsSync(program)) throw new Error('there is no build; npm run build makes it');
+  const { status, stdout, stderr } = spawnSync(process.execPath, [program, ...args], {
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+    timeout: 120_000,
+    // Names and messages must not depend on who runs the tests.
+    env: { ...process.env, CHAINLIFT_CONFIG: '/nonexistent', LC_ALL: 'C.UTF-8' },
+  });
+  return { code: status ?? -1, stdout, stderr };
+}
