@@ -1,0 +1,112 @@
+import { ArrowUp, Folder, HardDrive } from 'lucide-react';
+import { type FormEvent, useEffect, useState } from 'react';
+import { ListBox, ListBoxItem } from 'react-aria-components';
+import { hostJoin, hostName } from '../../logic/paths.ts';
+import { useBrowse } from '../../queries.ts';
+import { asWire } from '../../words.ts';
+import { Button, IconButton } from '../ui/button.tsx';
+import { DialogBox } from '../ui/dialog.tsx';
+import { ErrorNote } from '../ui/error-note.tsx';
+import { Skeleton } from '../ui/small.tsx';
+
+interface Props {
+  readonly purpose: 'open' | 'copy-to';
+  readonly start?: string | undefined;
+  readonly onChoose: (path: string) => void;
+  readonly onClose: () => void;
+}
+
+/** The folder dialog of shells that have none of their own. Opens folders and, to open a backup, single images. */
+export function FolderDialog({ purpose, start, onChoose, onClose }: Props) {
+  const [wanted, setWanted] = useState(start);
+  const listing = useBrowse(wanted);
+  const [typed, setTyped] = useState(start ?? '');
+  const [chosen, setChosen] = useState<string>();
+  const shown = listing.data;
+  useEffect(() => {
+    if (shown !== undefined) setTyped(shown.path);
+    setChosen(undefined);
+  }, [shown]);
+  const images = purpose === 'open' ? (shown?.images ?? []) : [];
+  const result = chosen ?? typed;
+  const go = (event: FormEvent) => {
+    event.preventDefault();
+    // The form's Enter enters what was typed; when that is where we are, it is the choice.
+    if (typed === shown?.path) onChoose(typed);
+    else setWanted(typed);
+  };
+  const pathOf = (key: string) => hostJoin(shown?.path ?? '/', key.slice(key.indexOf(':') + 1));
+  const act = (key: string) => {
+    if (key.startsWith('folder:')) setWanted(pathOf(key));
+    else onChoose(pathOf(key));
+  };
+  return (
+    <DialogBox
+      title={purpose === 'open' ? 'Open a folder of backups' : 'Copy to a folder'}
+      onClose={onClose}
+      footer={
+        <>
+          <span className="dialog-note" title={result}>
+            {result}
+          </span>
+          <Button onPress={onClose}>Cancel</Button>
+          <Button look="primary" isDisabled={result === '' || listing.isError} onPress={() => onChoose(result)}>
+            {`${purpose === 'open' ? 'Open' : 'Choose'} ${chosen === undefined ? 'this folder' : `“${hostName(chosen)}”`}`}
+          </Button>
+        </>
+      }
+    >
+      <form className="browse-bar" onSubmit={go}>
+        <IconButton
+          label="Parent folder"
+          icon={ArrowUp}
+          isDisabled={shown?.parent === undefined}
+          onPress={() => setWanted(shown?.parent)}
+        />
+        <input
+          aria-label="Path"
+          className="field"
+          value={typed}
+          spellCheck={false}
+          autoComplete="off"
+          onChange={(event) => setTyped(event.target.value)}
+        />
+      </form>
+      {listing.isError ? (
+        <ErrorNote error={asWire(listing.error)} look="inline" onRetry={() => void listing.refetch()} />
+      ) : shown === undefined ? (
+        <Skeleton lines={6} label="Reading the folder" />
+      ) : (
+        <ListBox
+          key={shown.path}
+          aria-label={`Folders in ${shown.path}`}
+          className="browse-list"
+          selectionMode="single"
+          selectionBehavior="replace"
+          escapeKeyBehavior="none"
+          onSelectionChange={(keys) => {
+            const [key] = keys === 'all' ? [] : [...keys];
+            setChosen(key === undefined ? undefined : pathOf(String(key)));
+          }}
+          onAction={(key) => act(String(key))}
+          renderEmptyState={() => <p className="quiet browse-empty">No folders are in here.</p>}
+        >
+          {[
+            ...shown.folders.map((name) => (
+              <ListBoxItem key={`folder:${name}`} id={`folder:${name}`} textValue={name} className="browse-item">
+                <Folder size={15} strokeWidth={1.5} aria-hidden="true" />
+                {name}
+              </ListBoxItem>
+            )),
+            ...images.map((name) => (
+              <ListBoxItem key={`image:${name}`} id={`image:${name}`} textValue={name} className="browse-item">
+                <HardDrive size={15} strokeWidth={1.5} aria-hidden="true" />
+                {name}
+              </ListBoxItem>
+            )),
+          ]}
+        </ListBox>
+      )}
+    </DialogBox>
+  );
+}
