@@ -48,10 +48,6 @@ export async function runCommand(
   };
   process.on('SIGINT', interrupt);
   process.on('SIGTERM', interrupt);
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    // The reader has seen enough (`chainlift ls ... | head`).
-    process.exit(error.code === 'EPIPE' ? 0 : 1);
-  });
   const engine = createEngine({
     synchronous: options.synchronous ?? true,
     // Only windows have a list of recent repositories; a script's use leaves no trace.

@@ -1,11 +1,13 @@
 /** What the command line prints. Nothing but the answer goes to standard output; everything else to standard error. */
 import { once } from 'node:events';
-import { writeSync } from 'node:fs';
+import { fstatSync, statSync, writeSync } from 'node:fs';
+import { IoError } from '../engine/errors.ts';
 
 /** Collects standard output and writes it in large pieces; waits where the reader is slower. */
 export class Output {
   #pending: string[] = [];
   #length = 0;
+  #stream = false;
 
   line(text: string): void {
     this.#pending.push(text);
@@ -25,13 +27,37 @@ export class Output {
     await this.bytes(text);
   }
 
+  /**
+   * Writes to standard output and waits where its reader is slower. Directly as long as that works: `process.stdout` loads
+   * sockets and streams, which a listing would wait for. Ends the process when the reader has seen enough.
+   */
   async bytes(bytes: Uint8Array | string): Promise<void> {
-    if (!process.stdout.write(bytes)) await once(process.stdout, 'drain');
+    let rest = typeof bytes === 'string' ? Buffer.from(bytes) : bytes;
+    while (rest.length > 0 && !this.#stream) {
+      try {
+        rest = rest.subarray(writeSync(1, rest));
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        if (code === 'EPIPE') process.exit(0);
+        if (code !== 'EAGAIN') throw new IoError('Standard output cannot be written', {}, error);
+        // Somebody gave us a pipe that does not wait: the stream does.
+        this.#stream = true;
+        process.stdout.on('error', (failure: NodeJS.ErrnoException) => process.exit(failure.code === 'EPIPE' ? 0 : 1));
+      }
+    }
+    if (rest.length > 0 && !process.stdout.write(rest)) await once(process.stdout, 'drain');
   }
 
   json(value: unknown): void {
     this.line(JSON.stringify(value));
   }
+}
+
+/** Whether standard output is a terminal. Asked of the system first: `process.stdout` is slow to load. */
+export function onTerminal(): boolean {
+  const stat = fstatSync(1);
+  if (!stat.isCharacterDevice() || stat.rdev === statSync('/dev/null', { throwIfNoEntry: false })?.rdev) return false;
+  return process.stdout.isTTY === true;
 }
 
 /** Says something beside the answer. Images and guests have their words in messages: they can't reach the terminal's controls. */
@@ -74,6 +100,11 @@ export function duration(seconds: number): string {
 /** Control characters, line separators and what turns the direction of text round. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is replaced
 const unprintable = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+/** True when `printable` would leave the text as it is. */
+export function isPrintable(text: string): boolean {
+  return text.search(unprintable) < 0;
+}
 
 /** A guest's text for a terminal: it can neither steer it nor make a name look like another. */
 export function printable(text: string): string {

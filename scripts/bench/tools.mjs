@@ -70,14 +70,20 @@ export function timeCommands(commands, rounds) {
 }
 
 /** Bundles a TypeScript module the way the product is bundled, and imports it. */
-export async function importTypeScript(path) {
+export async function importTypeScript(path, { minify = true } = {}) {
   const { build } = await import('rolldown');
-  const out = join(fixtures, 'bundles', `${path.replaceAll(/[^a-z0-9]+/gi, '-')}-${process.pid}`);
+  const out = join(
+    root,
+    'node_modules',
+    '.cache',
+    'chainlift-bench',
+    `${path.replaceAll(/[^a-z0-9]+/gi, '-')}-${process.pid}`,
+  );
   await build({
     input: join(root, path),
     platform: 'node',
     logLevel: 'warn',
-    output: { dir: out, format: 'es', entryFileNames: 'entry.mjs', minify: true },
+    output: { dir: out, format: 'es', entryFileNames: 'entry.mjs', minify, codeSplitting: false },
   });
   try {
     return await import(pathToFileURL(join(out, 'entry.mjs')).href);

@@ -1,6 +1,6 @@
 import type { EntryRow } from '../../../preload/api.ts';
 import { type CommonOptions, runCommand, sayError, targetOf } from '../context.ts';
-import { modeString, printable, time } from '../output.ts';
+import { isPrintable, modeString, onTerminal, printable, time } from '../output.ts';
 
 interface LsOptions extends CommonOptions {
   readonly long?: boolean;
@@ -18,35 +18,43 @@ export function ls(source: string, path: string, options: LsOptions): Promise<vo
     const long = options.long ?? false;
     const recursive = options.recursive ?? false;
     const prefix = path.endsWith('/') ? path.length : path.length + 1;
-    const sorted = options.sort === true || (process.stdout.isTTY === true && !options.json);
+    const sorted = options.sort === true || (onTerminal() && !options.json);
     const kept: EntryRow[] = [];
     let damaged = false;
-    const print = (row: EntryRow): void => {
-      if (row.error !== undefined) {
-        damaged = true;
-        sayError({ ...row.error, message: `${printable(row.path)}: ${row.error.message}` });
+    const report = (row: EntryRow): void => {
+      damaged = true;
+      sayError({ ...row.error!, message: `${printable(row.path)}: ${row.error!.message}` });
+    };
+    const nameOf = (row: EntryRow): string => (recursive ? row.path.slice(prefix) || row.name : row.name);
+    const textOf = (row: EntryRow): string => {
+      if (options.json) return JSON.stringify(row);
+      if (!long) return printable(nameOf(row));
+      const target = row.linkTarget === undefined ? '' : ` -> ${printable(row.linkTarget)}`;
+      return `${longColumns(row)} ${printable(nameOf(row))}${target}`;
+    };
+    const printAll = (rows: readonly EntryRow[]): void => {
+      if (rows.length === 0) return;
+      for (const row of rows) if (row.error !== undefined) report(row);
+      if (!long && !options.json) {
+        // Names alone, and nearly always harmless: one look at all of them is much cheaper than one at each.
+        const names = rows.map(nameOf);
+        if (isPrintable(names.join(' '))) {
+          out.line(names.join('\n'));
+          return;
+        }
       }
-      if (options.json) {
-        out.json(row);
-        return;
-      }
-      const name = printable(recursive ? row.path.slice(prefix) || row.name : row.name);
-      out.line(
-        long
-          ? `${longColumns(row)} ${name}${row.linkTarget === undefined ? '' : ` -> ${printable(row.linkTarget)}`}`
-          : name,
-      );
+      for (const row of rows) out.line(textOf(row));
     };
     for await (const rows of engine.api.list({ target, path, long, recursive })) {
-      if (sorted) kept.push(...rows);
+      if (sorted) for (const row of rows) kept.push(row);
       else {
-        for (const row of rows) print(row);
+        printAll(rows);
         await out.breathe();
       }
       if (interrupted.aborted) return 1;
     }
     kept.sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
-    for (const row of kept) print(row);
+    printAll(kept);
     return damaged ? 1 : 0;
   });
 }

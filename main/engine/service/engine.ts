@@ -1,8 +1,8 @@
 /**
  * The engine as shells see it: the contract of preload/api.ts, put together from the layers below. What is here decides nothing
- * about formats; it opens, keeps and lets go.
+ * about formats; it opens, keeps and lets go. What only some operations need is loaded when they are asked for: the command line
+ * starts an engine for every listing.
  */
-import { createHash } from 'node:crypto';
 import { homedir } from 'node:os';
 import { basename } from 'node:path';
 import type {
@@ -21,7 +21,6 @@ import { ChainliftError, throwIfCancelled, toWireError, UsageError } from '../er
 import { fileSystemTypes } from '../filesystem/file-systems.ts';
 import { imageFormats } from '../image/formats.ts';
 import type { Finding } from '../image/image.ts';
-import { copyOut } from '../restore/copy.ts';
 import { type CopySource, splitVmPath } from '../restore/source.ts';
 import { TaskManager } from '../task/task.ts';
 import { version } from '../version.ts';
@@ -34,7 +33,6 @@ import { PointPool } from './point-pool.ts';
 import { layerShares } from './provenance.ts';
 import { defaultConfigFolder, RecentRepositories } from './recent.ts';
 import { diskIndex, Targets } from './targets.ts';
-import { verifyLeaves, verifyScope } from './verify.ts';
 
 export interface EngineOptions {
   /** Read on the calling thread: right for the command line, wrong where a window waits. */
@@ -297,6 +295,7 @@ export function createEngine(options: EngineOptions = {}): Engine {
               name: request.name ?? (entry.name || volume),
             });
           }
+          const { copyOut } = await import('../restore/copy.ts');
           return { kind: 'copy', ...(await copyOut(sources, request, task)) };
         } finally {
           lease.release();
@@ -310,19 +309,8 @@ export function createEngine(options: EngineOptions = {}): Engine {
       const lease = pool.lease(location);
       return tasks.start('hash', `Hash disk ${index} of ${location.vm} at ${location.pointName}`, async (task) => {
         try {
-          const disk = await lease.point.disk(index);
-          task.progress.bytesTotal = disk.size;
-          const hash = createHash('sha256');
-          for (let at = 0; at < disk.size; at += CHUNK) {
-            throwIfCancelled(task.signal, 'Hashing');
-            const length = Math.min(CHUNK, disk.size - at);
-            hash.update(await disk.read(at, length));
-            task.progress.bytesDone += length;
-            task.report();
-            // Synchronous sources never leave the thread: give cancellation and progress their turn.
-            if (synchronous) await new Promise(setImmediate);
-          }
-          return { kind: 'hash', sha256: hash.digest('hex'), bytes: disk.size };
+          const { hashDisk } = await import('./hash.ts');
+          return { kind: 'hash', ...(await hashDisk(await lease.point.disk(index), task)) };
         } finally {
           lease.release();
         }
@@ -330,6 +318,7 @@ export function createEngine(options: EngineOptions = {}): Engine {
     },
 
     async verify({ target }) {
+      const { verifyLeaves, verifyScope } = await import('./verify.ts');
       const scope = await verifyScope(targets, target);
       return tasks.start('verify', scope.title, async (task) => ({
         kind: 'verify',

@@ -1,9 +1,8 @@
 /** The exports of an engine: each serves one disk of one point until it is stopped. */
-import { randomUUID } from 'node:crypto';
 import type { ExportInfo, ExportRequest } from '../../../preload/api.ts';
 import { NotFoundError, UsageError } from '../errors.ts';
 import { exportCommands } from '../nbd/commands.ts';
-import { type NbdServer, startNbdServer } from '../nbd/server.ts';
+import type { NbdServer } from '../nbd/server.ts';
 import { changeStream } from '../task/change-stream.ts';
 import type { PointLocation } from './open-point.ts';
 
@@ -34,12 +33,14 @@ export class NbdExports {
       .filter((part, i, all) => all.indexOf(part) === i)
       .join('/');
     const description = `${location.vm} at ${location.pointName}, disk ${index}, read-only`;
+    // Sockets and workers are loaded when there is something to serve.
+    const { startNbdServer } = await import('../nbd/server.ts');
     const server = await startNbdServer({
       exports: [{ name, description, device: { kind: 'chain', path, root: location.folder.root } }],
       listen: listenAddress(request),
       ...(request.workers === undefined ? {} : { workers: request.workers }),
     });
-    const running = { id: randomUUID(), server, request, name, description, started: new Date().toISOString() };
+    const running = { id: crypto.randomUUID(), server, request, name, description, started: new Date().toISOString() };
     this.#running.set(running.id, running);
     this.#changed();
     return infoOf(running);

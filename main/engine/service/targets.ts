@@ -5,9 +5,7 @@
 import { statSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import type { RestorePoint, Target } from '../../../preload/api.ts';
-import { scanRepository } from '../catalog/catalog.ts';
 import type { Catalog } from '../catalog/model.ts';
-import { resolvePoint } from '../catalog/resolve.ts';
 import { IoError, NotFoundError, UsageError } from '../errors.ts';
 import { Confinement } from '../storage/confinement.ts';
 import type { PointLocation } from './open-point.ts';
@@ -25,7 +23,9 @@ export class Targets {
   /** Reads a repository anew. @throws IoError and the like when the source itself can't be read. */
   scan(source: string): Promise<Catalog> {
     const path = resolve(source);
-    const catalog = scanRepository(path, { synchronous: this.#synchronous });
+    const catalog = import('../catalog/catalog.ts').then(({ scanRepository }) =>
+      scanRepository(path, { synchronous: this.#synchronous }),
+    );
     this.#catalogs.delete(path);
     this.#catalogs.set(path, catalog);
     catalog.catch(() => {
@@ -46,6 +46,7 @@ export class Targets {
   async locate(target: Target): Promise<PointLocation> {
     const source = resolve(target.source);
     if (isFile(source)) return this.#imageLocation(source, target);
+    const { resolvePoint } = await import('../catalog/resolve.ts');
     const { vm, point } = resolvePoint(await this.catalog(source), target);
     return {
       source,

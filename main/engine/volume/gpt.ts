@@ -5,13 +5,17 @@
  * Source: UEFI specification 2.10, chapter 5.3 (https://uefi.org/specs/UEFI/2.10/05_GUID_Partition_Table_Format.html);
  * numbering as Linux block/partitions/efi.c: the place in the array, from 1.
  */
-import { crc32 } from 'node:zlib';
 import { Fields, hex32 } from '../binary.ts';
 import { CorruptError } from '../errors.ts';
 import { bootSectorOf } from './boot-sector.ts';
 import { tableEntries } from './mbr.ts';
 import type { DiskView, PartitionRecord, PartitionScheme, SchemeResult } from './partition.ts';
 import { gptProtective, gptTypeName } from './partition-types.ts';
+
+/** zlib's CRC-32. Loaded when there is a table to check: most disks have none, and every start would wait for it. */
+function crc32(bytes: Uint8Array): number {
+  return process.getBuiltinModule('node:zlib').crc32(bytes);
+}
 
 /** Logical block sizes a disk can have. The header stands in block 1, so where it is found tells the size. */
 const blockSizes = [512, 4096, 2048, 1024] as const;

@@ -13,6 +13,8 @@ import { checkMappable, mapBlocks } from './mapping.ts';
 
 /** Bytes of a directory that are read at once. */
 const readSize = 1 << 20;
+/** Bytes of a directory whose entries are handed over at once: small enough that they die young where they are not kept. */
+const batchSize = 64 << 10;
 /** Blocks of a directory that are mapped at once. */
 const mapWindow = 1 << 15;
 
@@ -29,7 +31,7 @@ async function resolveKinds(table: InodeTable, entries: Entry[], unknown: readon
   }
 }
 
-/** The entries of a directory in the order they are stored, in batches of at most a megabyte of blocks. */
+/** The entries of a directory in the order they are stored, in small batches; the blocks are read a megabyte at a time. */
 export async function* listDirectory(table: InodeTable, inode: Inode, signal?: AbortSignal): AsyncGenerator<Entry[]> {
   throwIfCancelled(signal, 'Listing');
   const context = new DirectoryContext(table, inode);
@@ -58,25 +60,23 @@ export async function* listDirectory(table: InodeTable, inode: Inode, signal?: A
         if (read > blocksCount) {
           throw inode.fields.corrupt('i_size', ino.sizeLo, `at most ${blocksCount} blocks`, `${blocks} blocks`);
         }
-        const entries = await readBlocks(context, run.logical + i, (run.physical + i) * blockSize, length);
-        if (entries.length > 0) yield entries;
+        yield* readBlocks(context, run.logical + i, (run.physical + i) * blockSize, length);
       }
     }
     if (at < first + count) yield [hole(inode, at, first + count)];
   }
 }
 
-async function readBlocks(
+/** The entries of `count` blocks that lie together in the volume. */
+async function* readBlocks(
   context: DirectoryContext,
   logical: number,
   position: number,
   count: number,
-): Promise<Entry[]> {
+): AsyncGenerator<Entry[]> {
   const { table } = context;
   const { blockSize } = table.superblock;
   const { source } = table.cache;
-  const entries: Entry[] = [];
-  const unknown: number[] = [];
   let bytes: Uint8Array;
   try {
     bytes = await source.read(position, count * blockSize);
@@ -84,23 +84,26 @@ async function readBlocks(
     // What can't be read is one error entry; where many blocks were asked for at once, each is tried for itself.
     const failure: ChainliftError = asEntryError(error);
     if (count > 1) {
-      for (let i = 0; i < count; i++) {
-        entries.push(...(await readBlocks(context, logical + i, position + i * blockSize, 1)));
-      }
-      return entries;
+      for (let i = 0; i < count; i++) yield* readBlocks(context, logical + i, position + i * blockSize, 1);
+    } else {
+      const id = -Math.floor(position / blockSize);
+      yield [{ name: `<unreadable block ${logical}>`, kind: 'unknown', id, error: failure }];
     }
-    return [
-      { name: `<unreadable block ${logical}>`, kind: 'unknown', id: -Math.floor(position / blockSize), error: failure },
-    ];
+    return;
   }
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-  for (let i = 0; i < count; i++) {
-    const start = i * blockSize;
-    const place = { logical: logical + i, position: position + start };
-    parseDirectoryBlock(context, buffer, start, blockSize, place, entries, unknown);
+  const step = Math.max(1, Math.floor(batchSize / blockSize));
+  for (let first = 0; first < count; first += step) {
+    const entries: Entry[] = [];
+    const unknown: number[] = [];
+    for (let i = first; i < Math.min(count, first + step); i++) {
+      const start = i * blockSize;
+      const place = { logical: logical + i, position: position + start };
+      parseDirectoryBlock(context, buffer, start, blockSize, place, entries, unknown);
+    }
+    if (unknown.length > 0) await resolveKinds(table, entries, unknown);
+    if (entries.length > 0) yield entries;
   }
-  if (unknown.length > 0) await resolveKinds(table, entries, unknown);
-  return entries;
 }
 
 function hole(inode: Inode, first: number, end: number): Entry {
