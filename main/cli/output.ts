@@ -62,7 +62,14 @@ export function onTerminal(): boolean {
 
 /** Says something beside the answer. Images and guests have their words in messages: they can't reach the terminal's controls. */
 export function say(text: string): void {
-  writeSync(2, `${text.split('\n').map(printable).join('\n')}\n`);
+  const safe = `${text.split('\n').map(printable).join('\n')}\n`;
+  try {
+    writeSync(2, safe);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+    // A pipe that does not wait: the stream keeps what does not fit.
+    process.stderr.write(safe);
+  }
 }
 
 /** A live line on standard error, where that is a terminal. */

@@ -28,7 +28,8 @@ export class Fields {
   }
 
   #check(offset: number, length: number): void {
-    if (offset < 0 || offset + length > this.bytes.length) {
+    // Written so that NaN and a negative length, which a calculation on damaged fields can give, fail it too.
+    if (!(offset >= 0 && length >= 0 && offset + length <= this.bytes.length)) {
       throw this.corrupt('field', offset, `${offset + length} bytes`, `${this.bytes.length} bytes`);
     }
   }

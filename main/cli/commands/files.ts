@@ -34,7 +34,7 @@ export function ls(source: string, path: string, options: LsOptions): Promise<vo
     };
     const printAll = (rows: readonly EntryRow[]): void => {
       if (rows.length === 0) return;
-      for (const row of rows) if (row.error !== undefined) report(row);
+      for (let i = 0; i < rows.length; i++) if (rows[i]!.error !== undefined) report(rows[i]!);
       if (!long && !options.json) {
         // Names alone, and nearly always harmless: one look at all of them is much cheaper than one at each.
         const names = rows.map(nameOf);

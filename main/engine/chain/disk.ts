@@ -92,8 +92,9 @@ export class Disk implements ByteSource {
 
   #keep(index: number, region: Region): Region {
     region.used = ++this.#tick;
+    // A synchronous read may have built it while an asynchronous one was at it.
+    this.#cached += region.cost - (this.#regions.get(index)?.cost ?? 0);
     this.#regions.set(index, region);
-    this.#cached += region.cost;
     if (this.#cached > this.#ceiling) this.#evict(region);
     return region;
   }

@@ -113,7 +113,9 @@ function goldenFolder(): string {
 /** True when the folder holds the demo as `writeDemo` leaves it. */
 export function isDemo(folder: string): boolean {
   const marker = join(folder, 'web01.vmx');
-  return existsSync(marker) && readFileSync(marker, 'utf8') === vmx && images.every((name) => existsSync(join(folder, name)));
+  return (
+    existsSync(marker) && readFileSync(marker, 'utf8') === vmx && images.every((name) => existsSync(join(folder, name)))
+  );
 }
 
 /**
@@ -125,7 +127,9 @@ export async function writeDemo(folder: string): Promise<void> {
   try {
     await mkdir(folder, { recursive: true });
     // The .vmx comes last: an interrupted attempt has none and is simply completed.
-    const left = (await readdir(folder)).filter((name) => !images.includes(name) && !/^web01.*(\.part|\.vmsd|\.vmsn)$/.test(name));
+    const left = (await readdir(folder)).filter(
+      (name) => !images.includes(name) && !/^web01.*(\.part|\.vmsd|\.vmsn)$/.test(name),
+    );
     if (left.length > 0) throw new DeniedError(folder, 'it is not empty', { folder, holds: left.slice(0, 5) });
     const golden = goldenFolder();
     for (const name of images) {

@@ -86,6 +86,17 @@ export function createEngine(options: EngineOptions = {}): Engine {
     }
   }
 
+  /** Puts a source on the list of recent ones. That this may fail is worth a note, not the scan. */
+  async function remember(source: string): Promise<Finding[]> {
+    try {
+      await recent?.add(source);
+      return [];
+    } catch (error) {
+      if (!(error instanceof ChainliftError)) throw error;
+      return [{ severity: 'note', code: 'recent-not-written', message: error.message }];
+    }
+  }
+
   const api: ChainliftApi = {
     async about() {
       return {
@@ -106,8 +117,7 @@ export function createEngine(options: EngineOptions = {}): Engine {
     async scan({ source }) {
       const catalog = await targets.scan(source);
       await pool.forget(catalog.source);
-      await recent?.add(catalog.source);
-      return report(catalog);
+      return report(catalog, await remember(catalog.source));
     },
 
     info: ({ target }) =>
@@ -346,7 +356,7 @@ export function createEngine(options: EngineOptions = {}): Engine {
   return {
     api,
     async close() {
-      tasks.cancelAll();
+      await tasks.cancelAll();
       await exports.close();
       await pool.close();
     },
@@ -382,14 +392,14 @@ function continuesRun(a: MapRun, b: MapRun): boolean {
 }
 
 /** Everything of the catalog that a shell needs; real paths stay in the engine. */
-function report(catalog: Catalog): RepositoryReport {
-  const { source, kind, name, orphans, findings } = catalog;
+function report(catalog: Catalog, notes: readonly Finding[]): RepositoryReport {
+  const { source, kind, name, orphans } = catalog;
   return {
     source,
     kind,
     name,
     orphans,
-    findings,
+    findings: [...catalog.findings, ...notes],
     vms: catalog.vms.map(({ config: _config, ...vm }) => ({
       ...vm,
       points: vm.points.map((point) => ({ ...point, disks: point.disks.map(({ path: _path, ...disk }) => disk) })),

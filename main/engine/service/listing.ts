@@ -115,11 +115,13 @@ async function* walk(
 ): AsyncGenerator<EntryRow[]> {
   const { options, met } = state;
   met.add(directory.id);
+  const prefix = joinVmPath(path, '');
   for await (const batch of fs.list(directory, options.signal)) {
     await state.step();
     let rows: EntryRow[] = [];
-    for (const entry of batch) {
-      const child = joinVmPath(path, entry.name);
+    for (let i = 0; i < batch.length; i++) {
+      const entry = batch[i]!;
+      const child = prefix + entry.name;
       if (!options.recursive || entry.kind !== 'directory' || entry.error !== undefined) {
         rows.push(
           options.long || entry.error !== undefined

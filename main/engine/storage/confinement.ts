@@ -43,6 +43,7 @@ export class Confinement {
    * IoError when it does not exist.
    */
   realPath(path: string): string {
+    refuseNul(path);
     const whole = resolve(this.root, path);
     if (!this.#inside(whole)) throw this.#leaves(path, whole);
     let real: string;
@@ -66,31 +67,45 @@ export class Confinement {
   }
 
   /**
-   * Finds the file that a name recorded inside `fromFile` means: relative names beside that file; absolute names (POSIX,
-   * datastore, Windows, UNC) by their last component beside that file, then by their last two below the root.
+   * Finds the file that a name recorded inside `fromFile` means: relative names beside that file (with backslashes as part of
+   * the name, and if there is no such file as separators); absolute names (POSIX, datastore, Windows, UNC) by their last
+   * component beside that file, then by their last two below the root, then by their last there.
    *
-   * @returns the real path. @throws DeniedError when a relative name leaves the folder, NotFoundError when there is no such file.
+   * @returns the real path. @throws DeniedError when a relative name leaves the folder, NotFoundError when there is no such
+   * file, IoError when it can't be told.
    */
   resolveRecorded(recorded: string, fromFile: string): string {
-    if (recorded.includes('\0')) throw new DeniedError(JSON.stringify(recorded), 'the name holds a NUL', { recorded });
+    refuseNul(recorded);
     const folder = dirname(fromFile);
     const parts = splitRecorded(recorded);
     const last = parts.names.at(-1);
     if (last === undefined) throw new NotFoundError(`"${recorded}"`, { recorded });
     const candidates = parts.absolute
       ? [join(folder, last), join(this.root, ...parts.names.slice(-2)), join(this.root, last)]
-      : [resolve(folder, ...parts.names)];
+      : [resolve(folder, ...parts.names), resolve(folder, ...components(recorded.replaceAll('\\', '/')))];
     for (const candidate of candidates) {
       if (!parts.absolute && !this.#inside(candidate)) throw this.#leaves(recorded, candidate);
-      if (!this.#inside(candidate) || !isFile(candidate)) continue;
+      if (!this.#inside(candidate) || !isFile(candidate, this.label(candidate))) continue;
       return this.realPath(candidate);
     }
     throw new NotFoundError(`"${recorded}"`, { recorded, lookedIn: this.label(folder) });
   }
 }
 
-function isFile(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+/** What a recorded name can't mean: nothing there, a file where a folder should be, a name no file can have, links in a ring. */
+const NO_SUCH_FILE = new Set(['ENOENT', 'ENOTDIR', 'ENAMETOOLONG', 'ELOOP', 'EINVAL']);
+
+function isFile(path: string, label: string): boolean {
+  try {
+    return statSync(path).isFile();
+  } catch (error) {
+    if (NO_SUCH_FILE.has((error as NodeJS.ErrnoException).code ?? '')) return false;
+    throw new IoError(`${label} cannot be looked at`, { source: label }, error);
+  }
+}
+
+function refuseNul(recorded: string): void {
+  if (recorded.includes('\0')) throw new DeniedError(JSON.stringify(recorded), 'the name holds a NUL', { recorded });
 }
 
 /** A recorded name's components, whatever system wrote it; `absolute` when it names a place of that system. */

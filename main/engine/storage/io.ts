@@ -4,7 +4,7 @@
  * two drivers below carry them out.
  */
 import { throwIfCancelled } from '../errors.ts';
-import type { ByteSource } from './byte-source.ts';
+import { type ByteSource, checkRange } from './byte-source.ts';
 
 export interface ReadRequest {
   readonly source: ByteSource;
@@ -25,22 +25,24 @@ export function runSync<T>(io: Io<T>): T {
   let step = io.next();
   while (!step.done) {
     const { source, offset, length } = step.value;
-    const bytes = new Uint8Array(length);
+    let bytes: Uint8Array | undefined;
     let failure: unknown;
-    let failed = false;
     try {
       if (source.readIntoSync === undefined) throw new TypeError(`${source.name} cannot be read synchronously`);
-      source.readIntoSync(bytes, offset);
+      // Before memory is taken for it: a length may come from a damaged table.
+      checkRange(source, offset, length);
+      const target = new Uint8Array(length);
+      source.readIntoSync(target, offset);
+      bytes = target;
     } catch (error) {
       failure = error;
-      failed = true;
     }
-    step = failed ? io.throw(failure) : io.next(bytes);
+    step = bytes === undefined ? io.throw(failure) : io.next(bytes);
   }
   return step.value;
 }
 
-/** Carries out a computation with asynchronous reads. */
+/** Carries out a computation with asynchronous reads. @throws CancelledError, between two reads, when `signal` is aborted. */
 export async function runAsync<T>(io: Io<T>, signal?: AbortSignal): Promise<T> {
   let step = io.next();
   while (!step.done) {

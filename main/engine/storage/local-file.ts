@@ -9,6 +9,9 @@ import { closeSync, constants, fstatSync, openSync, read as readCallback, readSy
 import { CorruptError, IoError, UnsupportedError } from '../errors.ts';
 import { type ByteSource, checkRange } from './byte-source.ts';
 
+/** Bytes asked of the system at once: Node and Linux take less than 2 GiB. */
+const MAX_READ = 1 << 30;
+
 export interface LocalFileOptions {
   readonly synchronous?: boolean;
   /** What errors call the file; its path when absent. */
@@ -58,6 +61,7 @@ export class LocalFile implements ByteSource {
 
   async read(offset: number, length: number): Promise<Uint8Array> {
     checkRange(this, offset, length);
+    this.#checkOpen();
     const target = new Uint8Array(length);
     if (this.#synchronous) {
       this.readIntoSync(target, offset);
@@ -81,11 +85,12 @@ export class LocalFile implements ByteSource {
   readonly readIntoSync = (target: Uint8Array, offset: number): void => {
     const length = target.length;
     if (!(offset >= 0 && offset + length <= this.size)) checkRange(this, offset, length);
+    if (this.#closing) this.#checkOpen();
     let done = 0;
     while (done < length) {
       let count: number;
       try {
-        count = readSync(this.#fd, target, done, length - done, offset + done);
+        count = readSync(this.#fd, target, done, Math.min(length - done, MAX_READ), offset + done);
       } catch (error) {
         throw this.#failed(offset + done, error);
       }
@@ -96,11 +101,15 @@ export class LocalFile implements ByteSource {
 
   #readAsync(target: Uint8Array, done: number, position: number): Promise<number> {
     return new Promise((resolve, reject) => {
-      readCallback(this.#fd, target, done, target.length - done, position, (error, count) => {
+      readCallback(this.#fd, target, done, Math.min(target.length - done, MAX_READ), position, (error, count) => {
         if (error) reject(this.#failed(position, error));
         else resolve(count);
       });
     });
+  }
+
+  #checkOpen(): void {
+    if (this.#closing) throw new IoError(`${this.name} cannot be read: it was closed`, { source: this.name });
   }
 
   #failed(position: number, cause: unknown): IoError {

@@ -16,7 +16,8 @@ export function changeStream<T>(
 ): AsyncIterableIterator<T> {
   let unsubscribe: (() => void) | undefined;
   let ended = false;
-  let waiting: ((result: IteratorResult<T>) => void) | undefined;
+  /** Those who wait, in the order they asked: a consumer may ask again before it was answered. */
+  const waiting: ((result: IteratorResult<T>) => void)[] = [];
 
   const finish = (): IteratorResult<T> => {
     ended = true;
@@ -31,12 +32,11 @@ export function changeStream<T>(
     return taken === 'wait' ? undefined : { done: false, value: taken.item };
   };
   const settle = (): void => {
-    if (waiting === undefined) return;
-    const result = attempt();
-    if (result === undefined) return;
-    const resolve = waiting;
-    waiting = undefined;
-    resolve(result);
+    while (waiting.length > 0) {
+      const result = attempt();
+      if (result === undefined) return;
+      waiting.shift()!(result);
+    }
   };
 
   return {
@@ -45,16 +45,14 @@ export function changeStream<T>(
     },
     next(): Promise<IteratorResult<T>> {
       if (!ended) unsubscribe ??= subscribe(settle);
-      const result = attempt();
-      if (result !== undefined) return Promise.resolve(result);
       return new Promise((resolve) => {
-        waiting = resolve;
+        waiting.push(resolve);
+        settle();
       });
     },
     return(): Promise<IteratorResult<T>> {
       const result = finish();
-      waiting?.(result);
-      waiting = undefined;
+      for (const resolve of waiting.splice(0)) resolve(result);
       return Promise.resolve(result);
     },
   };

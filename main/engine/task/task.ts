@@ -2,7 +2,6 @@
  * Every operation that may take over a second is a Task: it has a title a person understands, progress in bytes and items, a
  * forecast, and can be cancelled. Shells watch tasks; they never own them, so a window that closes or reloads loses nothing.
  */
-import { randomUUID } from 'node:crypto';
 import { CancelledError, NotFoundError, toWireError, type WireError } from '../errors.ts';
 import { changeStream } from './change-stream.ts';
 
@@ -86,25 +85,28 @@ export interface TaskContext {
 }
 
 class Task<Kind extends string, Result> implements TaskContext {
-  readonly id = randomUUID();
+  readonly id = crypto.randomUUID();
   readonly kind: Kind;
   readonly title: string;
   readonly progress: Progress = { bytesDone: 0, itemsDone: 0 };
   readonly #controller = new AbortController();
   readonly #rate = new Rate();
   readonly #started = Date.now();
+  /** Rates and report intervals follow a clock that nobody sets; `started` and `ended` are for people. */
+  readonly #begun = performance.now();
   readonly #changed: () => void;
   #ended: number | undefined;
+  #lasted = 0;
   #state: TaskState = 'running';
   #error: WireError | undefined;
   #result: Result | undefined;
-  #lastReport = 0;
+  #lastReport = Number.NEGATIVE_INFINITY;
 
   constructor(kind: Kind, title: string, changed: () => void) {
     this.kind = kind;
     this.title = title;
     this.#changed = changed;
-    this.#rate.add(this.#started, 0, 0);
+    this.#rate.add(this.#begun, 0, 0);
   }
 
   get signal(): AbortSignal {
@@ -115,7 +117,7 @@ class Task<Kind extends string, Result> implements TaskContext {
   }
 
   report(): void {
-    const now = Date.now();
+    const now = performance.now();
     if (now - this.#lastReport < REPORT_INTERVAL) return;
     this.#lastReport = now;
     this.#rate.add(now, this.progress.bytesDone, this.progress.itemsDone);
@@ -134,12 +136,16 @@ class Task<Kind extends string, Result> implements TaskContext {
       this.#state = error instanceof CancelledError ? 'cancelled' : 'failed';
       this.#error = toWireError(error);
     }
+    this.#lasted = performance.now() - this.#begun;
     this.#ended = Date.now();
     this.#changed();
   }
 
+  #average(): number {
+    return this.#lasted > 0 ? (this.progress.bytesDone * 1000) / this.#lasted : 0;
+  }
+
   snapshot(): Snapshot<Kind, Result> {
-    const elapsed = ((this.#ended ?? Date.now()) - this.#started) / 1000;
     const secondsLeft = this.ended ? undefined : this.#rate.secondsLeft(this.progress);
     return {
       id: this.id,
@@ -150,7 +156,7 @@ class Task<Kind extends string, Result> implements TaskContext {
       ...(this.#ended === undefined ? {} : { ended: new Date(this.#ended).toISOString() }),
       progress: { ...this.progress },
       // An ended task says its average, a running one what it does now.
-      bytesPerSecond: this.ended ? (elapsed > 0 ? this.progress.bytesDone / elapsed : 0) : this.#rate.bytesPerSecond,
+      bytesPerSecond: this.ended ? this.#average() : this.#rate.bytesPerSecond,
       ...(secondsLeft === undefined ? {} : { secondsLeft }),
       ...(this.#error === undefined ? {} : { error: this.#error }),
       ...(this.#result === undefined ? {} : { result: this.#result }),
@@ -162,6 +168,8 @@ class Task<Kind extends string, Result> implements TaskContext {
 export class TaskManager<Kind extends string, Result> {
   readonly #tasks = new Map<string, Task<Kind, Result>>();
   readonly #watchers = new Set<(id: string) => void>();
+  /** One for each running task, settled with its end. */
+  readonly #ends = new Set<Promise<void>>();
 
   #notify(id: string): void {
     for (const watcher of this.#watchers) watcher(id);
@@ -173,7 +181,10 @@ export class TaskManager<Kind extends string, Result> {
     this.#tasks.set(task.id, task);
     this.#forgetOldest();
     // `run` turns every failure into the task's state: nothing is left for this promise to say.
-    void task.run(body);
+    const end = task.run(body).then(() => void this.#ends.delete(end));
+    this.#ends.add(end);
+    // Whoever watches hears of it now, not at its first step.
+    this.#notify(task.id);
     return task.snapshot();
   }
 
@@ -207,13 +218,15 @@ export class TaskManager<Kind extends string, Result> {
     return [...this.#tasks.values()].filter((task) => !task.ended).length;
   }
 
-  cancelAll(): void {
+  /** Asks every task to end, and waits until they have: what they were writing is tidied away by then. */
+  async cancelAll(): Promise<void> {
     for (const task of this.#tasks.values()) task.cancel();
+    await Promise.all(this.#ends);
   }
 
   /** Every task now, then each change; never ends by itself. */
   watchAll(): AsyncIterable<Snapshot<Kind, Result>> {
-    return this.#watch(new Set(this.#tasks.keys()), undefined);
+    return this.#watch(new Set(), undefined);
   }
 
   /** One task's changes; the last item is its end. @throws NotFoundError. */
@@ -231,6 +244,8 @@ export class TaskManager<Kind extends string, Result> {
           dirty.add(id);
           wake();
         };
+        // Only now is the watch on: what started since it was asked for is among these.
+        if (only === undefined) for (const id of this.#tasks.keys()) dirty.add(id);
         this.#watchers.add(watcher);
         return () => this.#watchers.delete(watcher);
       },

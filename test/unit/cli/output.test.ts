@@ -8,7 +8,7 @@ describe('what the command line prints', () => {
       [1023, '1023 B'],
       [1024, '1.0 KiB'],
       [5939, '5.8 KiB'],
-      [102_349, '99.9 KiB'],
+      [102_300, '99.9 KiB'],
       [102_391, '100 KiB'],
       [102_400, '100 KiB'],
       [1_048_575, '1.0 MiB'],
@@ -73,6 +73,7 @@ describe('what the command line prints', () => {
     expect(printable('a\nb\tc\rd\0e\x7f\x9b1m')).toBe('a\\x0ab\\x09c\\x0dd\\x00e\\x7f\\x9b1m');
     expect(printable('gpj.\u202eexe')).toBe('gpj.\\u202eexe');
     expect(printable('a\u2028b\u2066c')).toBe('a\\u2028b\\u2066c');
-    for (let code = 0; code < 0x20; code++) expect(printable(String.fromCharCode(code))).not.toContain(String.fromCharCode(code));
+    for (let code = 0; code < 0x20; code++)
+      expect(printable(String.fromCharCode(code))).not.toContain(String.fromCharCode(code));
   });
 });

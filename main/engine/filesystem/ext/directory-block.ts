@@ -109,6 +109,15 @@ function blockId(context: DirectoryContext, place: BlockPlace): number {
   return -Math.floor(place.position / context.table.superblock.blockSize);
 }
 
+/** What decides how a name can be decoded: nearly all are ASCII without "/", "\\" and NUL. Small, so that it is compiled early. */
+function isPlain(buffer: Buffer, start: number, end: number): boolean {
+  for (let i = start; i < end; i++) {
+    const byte = buffer[i]!;
+    if (byte >= 0x80 || byte === 0x2f || byte === 0x5c || byte === 0) return false;
+  }
+  return true;
+}
+
 /**
  * Parses directory entries in `[start, end)` of `buffer`, which lies at `place`. `dots`: the region begins with the entries `.` and `..`.
  * @returns the error that ended it early, when one did.
@@ -156,12 +165,7 @@ export function parseEntries(
         return broken(at, 'name_len', `1..${recLen - direntHeader}`, nameLength);
       }
       const nameEnd = nameStart + nameLength;
-      // One pass that decides how the name can be decoded: nearly all are plain ASCII.
-      let plain = !encrypted;
-      for (let i = nameStart; plain && i < nameEnd; i++) {
-        const byte = buffer[i]!;
-        plain = byte < 0x80 && byte !== 0x2f && byte !== 0x5c && byte !== 0;
-      }
+      const plain = !encrypted && isPlain(buffer, nameStart, nameEnd);
       const first = buffer[nameStart]!;
       const isDot = first === 0x2e && (nameLength === 1 || (nameLength === 2 && buffer[nameStart + 1] === 0x2e));
       if (isDot && dots && order === nameLength - 1) {
