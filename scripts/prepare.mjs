@@ -47,6 +47,8 @@ const sources = [
   'preload',
   'renderer',
   'native',
+  'resources',
+  'scripts/build',
   'package.json',
   'package-lock.json',
   'electron.vite.config.ts',

@@ -10,7 +10,7 @@ import { prepare, root } from './prepare.mjs';
 
 prepare();
 
-const cli = join(root, 'out', 'main', 'cli.js');
+const cli = join(root, 'out', 'main', 'cli.cjs');
 const args = process.argv.slice(2);
 const browserAsked = args.includes('--browser');
 const named = args.find((arg) => !arg.startsWith('--'));

@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 /**
  * The command line: the contract's operations for scripts. Each command's code is loaded when it is used, so that a listing
  * starts about as fast as Node itself.
@@ -98,10 +97,8 @@ program
   .description('writes the demo repository')
   .action(async (folder: string) => (await import('./commands/demo.ts')).demo(folder));
 
-try {
-  await program.parseAsync();
-} catch (error) {
+program.parseAsync().catch((error: unknown) => {
   if (!(error instanceof CommanderError)) throw error;
   // Help and version are answers; everything else Commander refuses is wrong usage.
   process.exitCode = error.exitCode === 0 ? 0 : 2;
-}
+});

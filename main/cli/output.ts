@@ -108,9 +108,10 @@ export function duration(seconds: number): string {
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is replaced
 const unprintable = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
-/** True when `printable` would leave the text as it is. */
-export function isPrintable(text: string): boolean {
-  return text.search(unprintable) < 0;
+/** The names a line each, when none of them has anything unprintable in it; undefined when each has to be looked at. */
+export function plainLines(names: readonly string[]): string | undefined {
+  // Joined by what is printable first: a line end within a name must not pass for one between two.
+  return names.join(' ').search(unprintable) < 0 ? names.join('\n') : undefined;
 }
 
 /** A guest's text for a terminal: it can neither steer it nor make a name look like another. */

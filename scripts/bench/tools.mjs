@@ -6,7 +6,7 @@ import { delimiter, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
 export const root = resolve(import.meta.dirname, '..', '..');
-export const cli = join(root, 'out', 'main', 'cli.js');
+export const cli = join(root, 'out', 'main', 'cli.cjs');
 /** Fixtures are kept between runs: they cost minutes, and the same bytes make runs comparable. */
 export const fixtures = process.env.CHAINLIFT_BENCH_FOLDER ?? join(tmpdir(), 'chainlift-bench');
 mkdirSync(fixtures, { recursive: true });

@@ -44,7 +44,7 @@ test.describe('the desktop shell', () => {
     if (!('program' in electron)) return;
     folder = mkdtempSync(join(tmpdir(), 'chainlift-electron-'));
     const demo = join(folder, 'demo');
-    execFileSync(process.execPath, [join(root, 'out', 'main', 'cli.js'), 'demo', demo], { stdio: 'pipe' });
+    execFileSync(process.execPath, [join(root, 'out', 'main', 'cli.cjs'), 'demo', demo], { stdio: 'pipe' });
     application = await _electron.launch({
       executablePath: electron.program,
       // Chromium refuses its own sandbox to root, whom CI runs as; the page's isolation from Node does not depend on it.

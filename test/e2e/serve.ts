@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import { type Browser, test as base, chromium } from '@playwright/test';
 
 export const root = join(import.meta.dirname, '..', '..');
-export const cli = join(root, 'out', 'main', 'cli.js');
+export const cli = join(root, 'out', 'main', 'cli.cjs');
 
 const candidates = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 const program = candidates.find((path) => existsSync(path));

@@ -184,7 +184,7 @@ test('mounts a point as an NBD export that reads the right bytes', async ({ page
     const image = join(shell.scratch, 'disk.raw');
     execFileSync('nbdcopy', [address, image]);
     const ours = execFileSync(process.execPath, [
-      join(root, 'out', 'main', 'cli.js'),
+      join(root, 'out', 'main', 'cli.cjs'),
       'hash',
       shell.demo,
       '--point',

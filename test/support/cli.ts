@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
-const program = join(resolve(import.meta.dirname, '..', '..'), 'out', 'main', 'cli.js');
+const program = join(resolve(import.meta.dirname, '..', '..'), 'out', 'main', 'cli.cjs');
 
 export interface CliResult {
   readonly code: number;

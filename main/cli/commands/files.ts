@@ -1,6 +1,6 @@
 import type { EntryRow } from '../../../preload/api.ts';
 import { type CommonOptions, runCommand, sayError, targetOf } from '../context.ts';
-import { isPrintable, modeString, onTerminal, printable, time } from '../output.ts';
+import { modeString, onTerminal, plainLines, printable, time } from '../output.ts';
 
 interface LsOptions extends CommonOptions {
   readonly long?: boolean;
@@ -21,9 +21,13 @@ export function ls(source: string, path: string, options: LsOptions): Promise<vo
     const sorted = options.sort === true || (onTerminal() && !options.json);
     const kept: EntryRow[] = [];
     let damaged = false;
-    const report = (row: EntryRow): void => {
-      damaged = true;
-      sayError({ ...row.error!, message: `${printable(row.path)}: ${row.error!.message}` });
+    const reportErrors = (rows: readonly EntryRow[]): void => {
+      for (let i = 0; i < rows.length; i++) {
+        const { error, path } = rows[i]!;
+        if (error === undefined) continue;
+        damaged = true;
+        sayError({ ...error, message: `${printable(path)}: ${error.message}` });
+      }
     };
     const nameOf = (row: EntryRow): string => (recursive ? row.path.slice(prefix) || row.name : row.name);
     const textOf = (row: EntryRow): string => {
@@ -32,29 +36,23 @@ export function ls(source: string, path: string, options: LsOptions): Promise<vo
       const target = row.linkTarget === undefined ? '' : ` -> ${printable(row.linkTarget)}`;
       return `${longColumns(row)} ${printable(nameOf(row))}${target}`;
     };
-    const printAll = (rows: readonly EntryRow[]): void => {
-      if (rows.length === 0) return;
-      for (let i = 0; i < rows.length; i++) if (rows[i]!.error !== undefined) report(rows[i]!);
-      if (!long && !options.json) {
-        // Names alone, and nearly always harmless: one look at all of them is much cheaper than one at each.
-        const names = rows.map(nameOf);
-        if (isPrintable(names.join(' '))) {
-          out.line(names.join('\n'));
-          return;
-        }
-      }
-      for (const row of rows) out.line(textOf(row));
+    const printAll = async (rows: readonly EntryRow[]): Promise<void> => {
+      reportErrors(rows);
+      // Names alone, and nearly always harmless: one look at all of them is much cheaper than one at each.
+      const lines = long || options.json || rows.length === 0 ? undefined : plainLines(rows.map(nameOf));
+      if (lines !== undefined) out.line(lines);
+      else for (const row of rows) out.line(textOf(row));
+      await out.breathe();
     };
     for await (const rows of engine.api.list({ target, path, long, recursive })) {
       if (sorted) for (const row of rows) kept.push(row);
       else {
-        printAll(rows);
-        await out.breathe();
+        await printAll(rows);
       }
       if (interrupted.aborted) return 1;
     }
     kept.sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
-    printAll(kept);
+    await printAll(kept);
     return damaged ? 1 : 0;
   });
 }

@@ -1,5 +1,7 @@
-import { resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { NotFoundError } from '../../engine/errors.ts';
 import { openBrowser } from '../../web/open-browser.ts';
 import { startWebShell } from '../../web/web-shell.ts';
 import { runCommand } from '../context.ts';
@@ -10,11 +12,14 @@ interface ServeOptions {
   readonly open?: boolean;
 }
 
-/** The built window, from wherever this module was bundled to inside out/main. */
+/** The built window, from wherever this module was bundled to. @throws NotFoundError when it was not built. */
 function rendererFolder(): string {
-  const here = fileURLToPath(import.meta.url);
-  const main = here.lastIndexOf(`main`);
-  return resolve(here.slice(0, main), 'renderer');
+  const here = dirname(fileURLToPath(import.meta.url));
+  for (let folder = here; ; folder = dirname(folder)) {
+    const candidate = join(folder, 'renderer');
+    if (basename(folder) === 'out' && existsSync(join(candidate, 'index.html'))) return candidate;
+    if (folder === dirname(folder)) throw new NotFoundError('The built window (out/renderer)', { lookedAbove: here });
+  }
 }
 
 /** `serve [repository]`: the URL is the first line; serves until interrupted. */

@@ -5,7 +5,12 @@
  * UTF-16 names (FAT) have the same rule for lone surrogates: `\ud83d`, with `\u005c` for a backslash that could be mistaken.
  */
 
-const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+let decoder: InstanceType<typeof TextDecoder> | undefined;
+/** Decodes UTF-8 or throws. Made when the first name needs it: most names are ASCII. */
+function strict(bytes: Uint8Array): string {
+  decoder ??= new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+  return decoder.decode(bytes);
+}
 const hex = (n: number, width: number): string => n.toString(16).padStart(width, '0');
 
 /** A name stored as bytes (ext, XFS, Btrfs), as Unicode. */
@@ -25,7 +30,7 @@ export function nameFromBytes(bytes: Uint8Array): string {
     return backslash ? protect(text) : text;
   }
   try {
-    return protect(strict.decode(bytes));
+    return protect(strict(bytes));
   } catch {
     // Not valid as a whole: take the valid stretches and escape the bytes between them.
   }
@@ -39,7 +44,7 @@ export function nameFromBytes(bytes: Uint8Array): string {
     } else {
       let end = start + length;
       for (let next = validSequence(bytes, end); next > 0; next = validSequence(bytes, end)) end += next;
-      text += protect(strict.decode(bytes.subarray(start, end)));
+      text += protect(strict(bytes.subarray(start, end)));
       start = end;
     }
   }

@@ -99,7 +99,7 @@ describe('the command line on the demo', () => {
 
   it('serves NBD until it is interrupted, and leaves no socket behind', async () => {
     const socket = join(scratch.path, 'nbd.sock');
-    const program = resolve(import.meta.dirname, '..', '..', '..', 'out', 'main', 'cli.js');
+    const program = resolve(import.meta.dirname, '..', '..', '..', 'out', 'main', 'cli.cjs');
     const child = spawn(process.execPath, [program, 'nbd', demo, ...point, '--socket', socket], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });

@@ -14,7 +14,7 @@ import { checkMappable, mapBlocks } from './mapping.ts';
 /** Bytes of a directory that are read at once. */
 const readSize = 1 << 20;
 /** Bytes of a directory whose entries are handed over at once: small enough that they die young where they are not kept. */
-const batchSize = 64 << 10;
+const batchSize = 12 << 10;
 /** Blocks of a directory that are mapped at once. */
 const mapWindow = 1 << 15;
 

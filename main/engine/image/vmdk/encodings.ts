@@ -5,6 +5,7 @@
  * Only sets whose line feeds, quotes and digits are ASCII's are read, because the descriptor is cut into lines before it is
  * decoded, so that an error can name the byte where it is.
  */
+import { isAscii } from 'node:buffer';
 import { TextDecoder } from 'node:util';
 import { UnsupportedError } from '../../errors.ts';
 
@@ -43,6 +44,18 @@ export type LineDecoder = (bytes: Uint8Array) => string;
 /** The decoder for a recorded name. @throws UnsupportedError for a set that is not read. */
 export function descriptorDecoder(encoding: string, source: string): LineDecoder {
   const wanted = encoding.trim().toLowerCase();
+  // Nearly every descriptor says UTF-8 and is ASCII: then no decoder is made.
+  let decoder = wanted === 'utf-8' ? undefined : openDecoder(encoding, wanted, source);
+  return (bytes) => {
+    if (isAscii(bytes)) return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
+    decoder ??= openDecoder(encoding, wanted, source);
+    // In two calls because Node 20 takes windows-1252 for Latin-1 when it is given everything in one, and so loses the euro
+    // sign, quotes and dashes.
+    return decoder.decode(bytes, { stream: true }) + decoder.decode();
+  };
+}
+
+function openDecoder(encoding: string, wanted: string, source: string): TextDecoder {
   let decoder: TextDecoder | undefined;
   try {
     decoder = new TextDecoder(ALIASES[wanted] ?? wanted, { fatal: true });
@@ -53,8 +66,5 @@ export function descriptorDecoder(encoding: string, source: string): LineDecoder
   if (decoder === undefined || NOT_ASCII.has(decoder.encoding)) {
     throw new UnsupportedError(`VMDK descriptor encoding "${encoding.slice(0, 64)}"`, { source });
   }
-  const known = decoder;
-  // In two calls because Node 20 takes windows-1252 for Latin-1 when it is given everything in one, and so loses the euro sign,
-  // quotes and dashes.
-  return (bytes) => known.decode(bytes, { stream: true }) + known.decode();
+  return decoder;
 }
