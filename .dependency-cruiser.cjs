@@ -31,7 +31,8 @@ module.exports = {
     ...layers,
     {
       name: 'engine-is-pure-node',
-      comment: 'The engine never imports Electron, a shell or the window; of the contract its service takes types only.',
+      comment:
+        'The engine never imports Electron, a shell or the window; of the contract its service takes types only.',
       severity: 'error',
       from: { path: engine },
       to: { path: '(^|/)node_modules/(electron|react|react-dom|ws|commander)/|^main/(electron|web|cli)/|^renderer/' },
@@ -75,6 +76,10 @@ module.exports = {
     doNotFollow: { path: 'node_modules' },
     tsPreCompilationDeps: true,
     tsConfig: { fileName: 'tsconfig.node.json' },
-    enhancedResolveOptions: { extensions: ['.ts', '.tsx', '.js', '.mjs', '.json'], exportsFields: ['exports'], conditionNames: ['import', 'node', 'default', 'types'] },
+    enhancedResolveOptions: {
+      extensions: ['.ts', '.tsx', '.js', '.mjs', '.json'],
+      exportsFields: ['exports'],
+      conditionNames: ['import', 'node', 'default', 'types'],
+    },
   },
 };

@@ -364,7 +364,7 @@ withRoot('before-upgrade', () => {
     WWW,
   );
   for (let n = 1; n <= 12; n++)
-    put(`srv/www/articles/article-${String(n).padStart(3, '0')}.html`, page(n) + '<p>Updated.</p>\n', 0o644, WWW);
+    put(`srv/www/articles/article-${String(n).padStart(3, '0')}.html`, `${page(n)}<p>Updated.</p>\n`, 0o644, WWW);
   appendFileSync(
     join(mount, 'var/log/nginx/access.log'),
     '192.0.2.77 - - [13/Nov/2026:21:59:03 +0000] "POST /cart HTTP/1.1" 200 311\n'.repeat(900),
