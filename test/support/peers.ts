@@ -6,31 +6,10 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { describe, it } from 'vitest';
+import peerPackages from './peers.json' with { type: 'json' };
 
 /** Program name -> the Debian package that has it. */
-export const peerPackages = {
-  'qemu-img': 'qemu-utils',
-  'qemu-nbd': 'qemu-utils',
-  'qemu-io': 'qemu-utils',
-  'qemu-system-x86_64': 'qemu-system-x86',
-  nbdkit: 'nbdkit',
-  nbdinfo: 'libnbd-bin',
-  nbdcopy: 'libnbd-bin',
-  fio: 'fio',
-  'mkfs.ext4': 'e2fsprogs',
-  debugfs: 'e2fsprogs',
-  'mkfs.vfat': 'dosfstools',
-  mcopy: 'mtools',
-  sfdisk: 'fdisk',
-  sgdisk: 'gdisk',
-  losetup: 'mount',
-  fls: 'sleuthkit',
-  '7z': 'p7zip-full',
-  busybox: 'busybox-static',
-  cpio: 'cpio',
-  setfattr: 'attr',
-  setfacl: 'acl',
-} as const;
+export { peerPackages };
 
 export type Peer = keyof typeof peerPackages;
 
