@@ -328,7 +328,7 @@ export interface CopyResult {
   readonly bytes: number;
   readonly verified: number;
   readonly skipped: number;
-  /** Top-level destinations that were made. */
+  /** Top-level destinations that were made, up to 1,000 of them. */
   readonly written: readonly string[];
   /** Up to 1,000 of them; `files` has the count. */
   readonly copied: readonly CopiedFile[];

@@ -66,20 +66,27 @@ export function say(text: string): void {
   try {
     writeSync(2, safe);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+    // A full disk, a reader or a terminal that is gone: nobody is left to be told, and the command's work is not undone by it.
+    if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') return;
     // A pipe that does not wait: the stream keeps what does not fit.
-    process.stderr.write(safe);
+    beside().write(safe);
   }
+}
+
+/** Standard error as a stream that may fail: a terminal that has gone must not take the command, and what it would tidy up, with it. */
+function beside(): NodeJS.WriteStream {
+  if (process.stderr.listenerCount('error') === 0) process.stderr.on('error', () => undefined);
+  return process.stderr;
 }
 
 /** A live line on standard error, where that is a terminal. */
 export function progressLine(text: string): void {
   if (process.stderr.isTTY) {
-    process.stderr.write(`\r\x1b[K${printable(text).slice(0, (process.stderr.columns ?? 80) - 1)}`);
+    beside().write(`\r\x1b[K${printable(text).slice(0, (process.stderr.columns ?? 80) - 1)}`);
   }
 }
 export function endProgressLine(): void {
-  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
+  if (process.stderr.isTTY) beside().write('\r\x1b[K');
 }
 
 const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];

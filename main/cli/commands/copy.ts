@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import type { OverwritePolicy } from '../../../preload/api.ts';
-import { UsageError } from '../../engine/errors.ts';
+import { IoError, UsageError } from '../../engine/errors.ts';
 import { type CommonOptions, followTask, runCommand, sayError, targetOf } from '../context.ts';
 import { printable, say, size } from '../output.ts';
 
@@ -9,6 +9,15 @@ interface CopyOptions extends CommonOptions {
   readonly recursive?: boolean;
   readonly verify: boolean;
   readonly existing: OverwritePolicy;
+}
+
+/** @throws IoError for a path that can't be looked at: too long, below a file, behind a closed folder. */
+function isFolder(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  } catch (error) {
+    throw new IoError(`The destination ${path} cannot be used`, { destination: path }, error);
+  }
 }
 
 /** `cp [-r] <source> <path>... <destination>`: into an existing folder, or a single path to a new name, as cp does. */
@@ -19,7 +28,7 @@ export function cp(source: string, paths: readonly string[], options: CopyOption
       if (paths.length < 2) throw new UsageError('cp needs a path inside the VM and a destination');
       const from = paths.slice(0, -1);
       const to = resolve(paths.at(-1)!);
-      const folder = statSync(to, { throwIfNoEntry: false })?.isDirectory() ?? false;
+      const folder = isFolder(to);
       if (!folder && from.length > 1)
         throw new UsageError(`${to} is no folder, and there is more than one path to copy`);
       const end = await followTask(

@@ -17,14 +17,15 @@ export function info(source: string, options: CommonOptions): Promise<void> {
       out.line(
         `layer ${layer.index}: ${printable(layer.name)}, ${kind}, holds ${size(layer.allocatedBytes)} in units of ${size(layer.granularity)}`,
       );
-      if (layer.id !== undefined) out.line(`  content id ${layer.id}`);
+      if (layer.id !== undefined) out.line(`  content id ${printable(layer.id)}`);
       if (layer.parent !== undefined) {
         out.line(
-          `  parent "${printable(layer.parent.recorded)}"${layer.parent.id === undefined ? '' : ` with content id ${layer.parent.id}`}`,
+          `  parent "${printable(layer.parent.recorded)}"${layer.parent.id === undefined ? '' : ` with content id ${printable(layer.parent.id)}`}`,
         );
       }
       for (const file of layer.files) out.line(`  ${file.role} ${printable(file.name)}, ${file.size} bytes`);
-      for (const [key, value] of Object.entries(layer.properties)) out.line(`  ${key}: ${printable(String(value))}`);
+      for (const [key, value] of Object.entries(layer.properties))
+        out.line(`  ${printable(key)}: ${printable(String(value))}`);
     }
     return 0;
   });
@@ -32,7 +33,7 @@ export function info(source: string, options: CommonOptions): Promise<void> {
 
 /** `map <source>`: offset, length, what, where; with --json one object a line. */
 export function map(source: string, options: CommonOptions): Promise<void> {
-  return runCommand(async ({ engine, out, interrupted }) => {
+  return runCommand(async ({ engine, out }) => {
     for await (const runs of engine.api.map({ target: targetOf(source, options) })) {
       for (const run of runs) {
         if (options.json) out.json(run);
@@ -43,7 +44,6 @@ export function map(source: string, options: CommonOptions): Promise<void> {
         }
       }
       await out.breathe();
-      if (interrupted.aborted) return 1;
     }
     return 0;
   });

@@ -13,7 +13,7 @@ interface LsOptions extends CommonOptions {
  * terminal or when asked. Entries that can't be read are listed, their reasons go to standard error, and the exit code is 1.
  */
 export function ls(source: string, path: string, options: LsOptions): Promise<void> {
-  return runCommand(async ({ engine, out, interrupted }) => {
+  return runCommand(async ({ engine, out }) => {
     const target = targetOf(source, options);
     const long = options.long ?? false;
     const recursive = options.recursive ?? false;
@@ -49,7 +49,6 @@ export function ls(source: string, path: string, options: LsOptions): Promise<vo
       else {
         await printAll(rows);
       }
-      if (interrupted.aborted) return 1;
     }
     kept.sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
     await printAll(kept);
@@ -120,10 +119,9 @@ function attributeText(base64: string): string {
 
 /** `cat <source> <path>`: the content, byte for byte. */
 export function cat(source: string, path: string, options: CommonOptions): Promise<void> {
-  return runCommand(async ({ engine, out, interrupted }) => {
+  return runCommand(async ({ engine, out }) => {
     for await (const chunk of engine.api.read({ target: targetOf(source, options), path })) {
       await out.bytes(chunk);
-      if (interrupted.aborted) return 1;
     }
     return 0;
   });

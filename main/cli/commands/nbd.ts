@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
+import { IoError } from '../../engine/errors.ts';
 import { type CommonOptions, runCommand, targetOf } from '../context.ts';
-import { say } from '../output.ts';
+import { printable, say } from '../output.ts';
 
 interface NbdOptions extends CommonOptions {
   readonly socket?: string;
@@ -22,13 +23,19 @@ export function nbd(source: string, options: NbdOptions): Promise<void> {
       else out.line(started.uri);
       await out.flush();
       if (process.stderr.isTTY) {
-        say(`Serving ${started.description}. Ctrl-C ends it.`);
-        for (const { title, command } of started.commands) say(`${title}:\n  ${command}`);
+        say(`Serving ${printable(started.description)}. Ctrl-C ends it.`);
+        for (const { title, command } of started.commands) say(`${title}:\n  ${printable(command)}`);
       }
-      await new Promise<void>((done) => {
-        if (interrupted.aborted) done();
-        else interrupted.addEventListener('abort', () => done(), { once: true });
-      });
+      const list = engine.api.watchExports({})[Symbol.asyncIterator]();
+      const stop = (): void => void list.return?.();
+      interrupted.addEventListener('abort', stop, { once: true });
+      if (interrupted.aborted) stop();
+      // Until it is interrupted, or the export ends by itself: then nothing is served, and waiting on would hide it.
+      for (let step = await list.next(); step.done !== true; step = await list.next()) {
+        if (!step.value.some(({ id }) => id === started.id)) {
+          throw new IoError('The export ended by itself: one of its data workers failed', { uri: started.uri });
+        }
+      }
       await engine.api.stopExport({ id: started.id });
       return 0;
     },

@@ -15,7 +15,8 @@ export function scan(source: string, options: CommonOptions): Promise<void> {
     if (report.vms.length === 0) out.line('No virtual machines and no disk images here');
     if (report.orphans.length > 0) {
       out.line('Files that belong to no point:');
-      for (const { file, bytes, reason } of report.orphans) out.line(`  ${printable(file)}  ${size(bytes)}  ${reason}`);
+      for (const { file, bytes, reason } of report.orphans)
+        out.line(`  ${printable(file)}  ${size(bytes)}  ${printable(reason)}`);
     }
     printFindings(report.findings, out);
     return 0;
@@ -29,7 +30,7 @@ function printVm(vm: VirtualMachine, out: Output): void {
     vm.memoryBytes === undefined ? undefined : size(vm.memoryBytes),
     `in ${vm.folder}`,
   ];
-  out.line(`${printable(vm.name)}  (${facts.filter((fact) => fact !== undefined).join(', ')})`);
+  out.line(`${printable(vm.name)}  (${printable(facts.filter((fact) => fact !== undefined).join(', '))})`);
   const depths = new Map<string, number>();
   for (const point of vm.points) {
     const depth = point.parent === undefined ? 0 : (depths.get(point.parent) ?? 0) + 1;
@@ -53,7 +54,7 @@ function printPoint(point: RestorePoint, depth: number, out: Output): void {
   );
   for (const disk of point.disks) {
     const whole = disk.size === undefined ? '' : `, ${size(disk.size)}`;
-    const chain = disk.error === undefined ? `${disk.chain.length} layers${whole}` : disk.error.message;
+    const chain = disk.error === undefined ? `${disk.chain.length} layers${whole}` : printable(disk.error.message);
     out.line(`${'  '.repeat(depth + 2)}disk ${disk.index}: ${printable(disk.file)} (${chain})`);
   }
 }

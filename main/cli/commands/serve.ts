@@ -32,18 +32,22 @@ export function serve(source: string | undefined, options: ServeOptions): Promis
         ...(source === undefined ? {} : { initialSource: resolve(source) }),
         ...(options.port === undefined ? {} : { port: options.port }),
       });
-      out.line(shell.url);
-      await out.flush();
-      if (options.open === true) {
-        const { opened, reason } = await openBrowser(shell.url);
-        if (!opened) say(`Open the address above in a browser${reason === undefined ? '' : ` (${reason})`}.`);
+      try {
+        out.line(shell.url);
+        await out.flush();
+        if (options.open === true) {
+          const { opened, reason } = await openBrowser(shell.url);
+          if (!opened) say(`Open the address above in a browser${reason === undefined ? '' : ` (${reason})`}.`);
+        }
+        await new Promise<void>((done) => {
+          if (interrupted.aborted) done();
+          else interrupted.addEventListener('abort', () => done(), { once: true });
+        });
+        return 0;
+      } finally {
+        // Also where the address could not be printed: a server that nobody can find would run for ever.
+        await shell.close();
       }
-      await new Promise<void>((done) => {
-        if (interrupted.aborted) done();
-        else interrupted.addEventListener('abort', () => done(), { once: true });
-      });
-      await shell.close();
-      return 0;
     },
     { synchronous: false, remember: true },
   );

@@ -325,7 +325,8 @@ class Server implements NbdServer {
     const wire: WireError =
       error instanceof ChainliftError ? error.toWire() : { kind: 'internal', message: error.message, details: {} };
     this.events.emit('failed', { error: wire });
-    void this.close();
+    // Closing is one promise for all who ask: what it fails with is heard by whoever closes the server.
+    this.close().catch(() => undefined);
   }
 
   #name(index: number): string {
@@ -384,13 +385,20 @@ class Server implements NbdServer {
   async #close(): Promise<void> {
     const place = this.#place;
     // Before the workers end, so that no client comes meanwhile; after it, lest one moved the name on at that moment.
-    if (place !== undefined) hideSocket(place, this.#sockets);
-    await Promise.all(this.#states.map(end));
-    if (place !== undefined) {
-      hideSocket(place, this.#sockets);
-      removeFolder(place);
+    try {
+      if (place !== undefined) hideSocket(place, this.#sockets);
+    } finally {
+      // Whatever became of the name: the workers end, or they would keep the process alive.
+      try {
+        await Promise.all(this.#states.map(end));
+        if (place !== undefined) {
+          hideSocket(place, this.#sockets);
+          removeFolder(place);
+        }
+      } finally {
+        this.events.emit('closed');
+      }
     }
-    this.events.emit('closed');
   }
 }
 

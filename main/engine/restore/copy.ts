@@ -32,6 +32,8 @@ export interface CopyOptions {
   readonly recursive: boolean;
   readonly verify: boolean;
   readonly overwrite: OverwritePolicy;
+  /** True for a file of this computer that is never replaced, whatever was asked: the images that are being read. */
+  readonly spare?: (path: string) => boolean;
 }
 
 /** Folders inside folders at most; no real tree comes near, a damaged one may never end. */
@@ -129,7 +131,7 @@ class Copy {
     for (const { fileSystem: fs, entry, path, name } of sources) {
       const place: Place = { fs, met: new Set(), depth: 0, into, overwrite: this.#options.overwrite };
       const made = await this.#entry(place, entry, path, name);
-      if (made !== undefined) this.reporter.report.written.push(made);
+      if (made !== undefined) this.reporter.madeTop(made);
     }
   }
 
@@ -214,7 +216,7 @@ class Copy {
     const { progress } = this.#task;
     const before = progress.bytesDone;
     try {
-      const free = await freeName(place.into.path, name, place.overwrite);
+      const free = await freeName(place.into.path, name, place.overwrite, this.#options.spare);
       if (free === undefined) {
         this.reporter.report.skipped++;
         return undefined;
@@ -293,7 +295,7 @@ class Copy {
     const { fs, into, overwrite } = place;
     const target = await fs.readLink(entry);
     const stat = await fs.stat(entry);
-    const free = await freeName(into.path, name, overwrite);
+    const free = await freeName(into.path, name, overwrite, this.#options.spare);
     if (free === undefined) {
       this.reporter.report.skipped++;
       return undefined;

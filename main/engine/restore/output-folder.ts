@@ -87,15 +87,23 @@ async function lstatOrUndefined(path: string) {
 
 /**
  * The name under which something new may stand in `folder`, by policy; undefined means: leave it out. @throws DeniedError under
- * `refuse` when the name is taken, and under `replace` when a folder has it.
+ * `refuse` when the name is taken, and under `replace` when a folder has it or `spare` says that what has it must stay.
  */
-export async function freeName(folder: string, name: string, policy: OverwritePolicy): Promise<string | undefined> {
+export async function freeName(
+  folder: string,
+  name: string,
+  policy: OverwritePolicy,
+  spare?: (path: string) => boolean,
+): Promise<string | undefined> {
   const path = join(folder, name);
   const there = await lstatOrUndefined(path);
   if (there === undefined) return name;
   if (policy === 'skip') return undefined;
   if (policy === 'refuse') throw exists(path);
   if (policy === 'replace') {
+    if (spare?.(path)) {
+      throw new DeniedError(path, 'it is a part of the backup itself, which is never replaced', { destination: path });
+    }
     if (!there.isDirectory()) return name;
     throw new DeniedError(path, 'a folder of that name is in the way', { destination: path, exists: true });
   }

@@ -71,6 +71,11 @@ export class Reporter {
     this.#list(link);
   }
 
+  /** A top-level destination was made. */
+  madeTop(path: string): void {
+    if (this.report.written.length < MAX_LISTED) this.report.written.push(path);
+  }
+
   #list(entry: CopiedFile): void {
     if (this.report.copied.length < MAX_LISTED) this.report.copied.push(entry);
   }

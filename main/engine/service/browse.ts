@@ -1,16 +1,16 @@
 /** Folders of this computer, for an open dialog where the shell has none of its own (the browser). */
 import { readdir, stat } from 'node:fs/promises';
-import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import type { FolderListing } from '../../../preload/api.ts';
 import { IoError } from '../errors.ts';
+import { homeFolder } from './home.ts';
 
 const MAX_LISTED = 5000;
 const looksLikeBackup = /\.(vmx|vmdk|vhdx?|avhdx?|qcow2?|vdi|img|raw|ova|xva)$/i;
 
 /** @throws IoError when the folder can't be listed. */
 export async function browseFolder(path: string | undefined): Promise<FolderListing> {
-  const folder = resolve(path ?? homedir());
+  const folder = resolve(path ?? homeFolder());
   const folders: string[] = [];
   const images: string[] = [];
   try {

@@ -3,8 +3,6 @@
  * about formats; it opens, keeps and lets go. What only some operations need is loaded when they are asked for: the command line
  * starts an engine for every listing.
  */
-import { homedir } from 'node:os';
-import { basename } from 'node:path';
 import type {
   ChainliftApi,
   DiskInfo,
@@ -21,11 +19,14 @@ import { ChainliftError, throwIfCancelled, toWireError, UsageError } from '../er
 import { fileSystemTypes } from '../filesystem/file-systems.ts';
 import { imageFormats } from '../image/formats.ts';
 import type { Finding } from '../image/image.ts';
-import { type CopySource, splitVmPath } from '../restore/source.ts';
+import { splitVmPath } from '../restore/source.ts';
+import { Breather } from '../task/breather.ts';
 import { TaskManager } from '../task/task.ts';
 import { version } from '../version.ts';
 import { browseFolder } from './browse.ts';
 import { directoryChanges } from './changes.ts';
+import { copyTitle, findSources, isOfBackup } from './copy-sources.ts';
+import { homeFolder } from './home.ts';
 import { entryRow, listRows } from './listing.ts';
 import { NbdExports } from './nbd-exports.ts';
 import type { OpenPoint, PointLocation } from './open-point.ts';
@@ -103,7 +104,7 @@ export function createEngine(options: EngineOptions = {}): Engine {
         version,
         formats: imageFormats.map((format) => format.name),
         fileSystems: fileSystemTypes.map((type) => type.name),
-        home: homedir(),
+        home: homeFolder(),
       };
     },
     async recent() {
@@ -150,6 +151,7 @@ export function createEngine(options: EngineOptions = {}): Engine {
       stream(target, async function* (point, location, signal): AsyncGenerator<MapRun[]> {
         const disk = await point.disk(diskIndex(location, target));
         let pending: MapRun | undefined;
+        const breather = new Breather();
         for await (const runs of disk.walk()) {
           throwIfCancelled(signal, 'The map');
           const batch: MapRun[] = [];
@@ -163,7 +165,11 @@ export function createEngine(options: EngineOptions = {}): Engine {
             if (pending !== undefined) batch.push(pending);
             pending = next;
           }
-          if (batch.length > 0) yield batch;
+          // A large disk with little in it is one run over many regions, most of them looked up without leaving the thread. A breath
+          // lets others in; an empty batch is where a consumer that has stopped gets to end this.
+          const due = breather.due;
+          if (due) await breather.breathe();
+          if (batch.length > 0 || due) yield batch;
         }
         if (pending !== undefined) yield [pending];
       }),
@@ -289,24 +295,13 @@ export function createEngine(options: EngineOptions = {}): Engine {
       if (request.paths.length === 0) throw new UsageError('There is nothing to copy');
       if (request.name !== undefined && request.paths.length > 1)
         throw new UsageError('One name cannot be given to several copies');
-      const names = request.paths.map((path) => basename(path)).join(', ');
       const lease = pool.lease(location);
-      return tasks.start('copy', `Copy ${names} to ${request.destination}`, async (task) => {
+      return tasks.start('copy', copyTitle(request), async (task) => {
         try {
-          const sources: CopySource[] = [];
-          for (const path of request.paths) {
-            const { volume, inside } = splitVmPath(path);
-            const fileSystem = await lease.point.fileSystem(volume);
-            const entry = await fileSystem.entry(inside);
-            sources.push({
-              path: path.replace(/(?<=.)\/+$/, ''),
-              fileSystem,
-              entry,
-              name: request.name ?? (entry.name || volume),
-            });
-          }
+          const { sources, problems } = await findSources(lease.point, request, task);
           const { copyOut } = await import('../restore/copy.ts');
-          return { kind: 'copy', ...(await copyOut(sources, request, task)) };
+          const result = await copyOut(sources, { ...request, spare: isOfBackup(location) }, task);
+          return { kind: 'copy', ...result, problems: [...problems, ...result.problems] };
         } finally {
           lease.release();
         }

@@ -1,6 +1,6 @@
 /** The exports of an engine: each serves one disk of one point until it is stopped. */
 import type { ExportInfo, ExportRequest } from '../../../preload/api.ts';
-import { NotFoundError, UsageError } from '../errors.ts';
+import { CancelledError, NotFoundError, UsageError } from '../errors.ts';
 import { exportCommands } from '../nbd/commands.ts';
 import type { NbdServer } from '../nbd/server.ts';
 import { changeStream } from '../task/change-stream.ts';
@@ -20,6 +20,9 @@ const REPORT_MS = 1000;
 export class NbdExports {
   readonly #running = new Map<string, RunningExport>();
   readonly #watchers = new Set<() => void>();
+  /** Servers on their way, which are no exports yet. */
+  readonly #starting = new Set<Promise<NbdServer>>();
+  #closed = false;
 
   #changed(): void {
     for (const watcher of this.#watchers) watcher();
@@ -35,13 +38,22 @@ export class NbdExports {
     const description = `${location.vm} at ${location.pointName}, disk ${index}, read-only`;
     // Sockets and workers are loaded when there is something to serve.
     const { startNbdServer } = await import('../nbd/server.ts');
-    const server = await startNbdServer({
+    if (this.#closed) throw new CancelledError('The export');
+    const starting = startNbdServer({
       exports: [{ name, description, device: { kind: 'chain', path, root: location.folder.root } }],
       listen: listenAddress(request),
       ...(request.workers === undefined ? {} : { workers: request.workers }),
     });
+    this.#starting.add(starting);
+    const server = await starting.finally(() => this.#starting.delete(starting));
+    // The engine was closed meanwhile, and has closed this server too.
+    if (this.#closed) throw new CancelledError('The export');
     const running = { id: crypto.randomUUID(), server, request, name, description, started: new Date().toISOString() };
     this.#running.set(running.id, running);
+    // It also closes by itself, when a data worker dies: then it serves nobody, and must not be shown as if it did.
+    server.events.once('closed', () => {
+      if (this.#running.delete(running.id)) this.#changed();
+    });
     this.#changed();
     return infoOf(running);
   }
@@ -82,10 +94,17 @@ export class NbdExports {
     );
   }
 
+  /** Ends every export, also those that are being started: their workers would keep the process alive. */
   async close(): Promise<void> {
+    this.#closed = true;
     const running = [...this.#running.values()];
     this.#running.clear();
-    await Promise.all(running.map(({ server }) => server.close()));
+    const late = [...this.#starting].map(async (starting) => {
+      const [result] = await Promise.allSettled([starting]);
+      // One that failed to start has tidied up, and told who asked for it.
+      if (result.status === 'fulfilled') await result.value.close();
+    });
+    await Promise.all([...running.map(({ server }) => server.close()), ...late]);
   }
 }
 

@@ -121,14 +121,20 @@ export class OpenPoint {
   }
 
   async close(): Promise<void> {
-    const opened = [...this.#fileSystems.values(), ...this.#disks.values()];
+    const opened: Promise<{ close(): Promise<void> }>[] = [...this.#fileSystems.values(), ...this.#disks.values()];
     this.#fileSystems.clear();
     this.#disks.clear();
     this.#volumes = undefined;
-    for (const result of await Promise.allSettled(opened)) {
-      if (result.status === 'fulfilled') await result.value.close();
-    }
+    // Each is closed, whatever closing another one says; the first complaint is thrown on then.
+    const closed = await Promise.allSettled(opened.map(async (one) => (await settledValue(one))?.close()));
+    for (const result of closed) if (result.status === 'rejected') throw result.reason;
   }
+}
+
+/** What a promise was fulfilled with; undefined when it was rejected, which its own caller has heard of. */
+async function settledValue<T>(promise: Promise<T>): Promise<T | undefined> {
+  const [result] = await Promise.allSettled([promise]);
+  return result.status === 'fulfilled' ? result.value : undefined;
 }
 
 export interface PointVolumes extends VolumeSet {

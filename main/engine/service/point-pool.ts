@@ -64,7 +64,8 @@ export class PointPool {
 
   #end(slot: Slot): void {
     this.#leaving.delete(slot);
-    void slot.point.close();
+    // Whoever let go of it is done and can't be told; only reading was going on, so there is nothing that closing could lose.
+    slot.point.close().catch(() => undefined);
   }
 
   /** Lets go of every point of a source, after its catalog was read anew: of idle ones now, of others with their last user. */

@@ -1,18 +1,18 @@
 /** The repositories opened lately: a small JSON file in the user's configuration folder. Losing it loses comfort, no more. */
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import type { RecentRepository } from '../../../preload/api.ts';
 import { IoError } from '../errors.ts';
+import { homeFolder } from './home.ts';
 
 const KEEP = 20;
 
 /** Where Chainlift keeps its few settings, by the system's own custom. */
 export function defaultConfigFolder(): string {
   if (process.env.CHAINLIFT_CONFIG) return process.env.CHAINLIFT_CONFIG;
-  if (process.platform === 'win32') return join(process.env.APPDATA ?? homedir(), 'Chainlift');
-  if (process.platform === 'darwin') return join(homedir(), 'Library', 'Application Support', 'Chainlift');
-  return join(process.env.XDG_CONFIG_HOME ?? join(homedir(), '.config'), 'chainlift');
+  if (process.platform === 'win32') return join(process.env.APPDATA ?? homeFolder(), 'Chainlift');
+  if (process.platform === 'darwin') return join(homeFolder(), 'Library', 'Application Support', 'Chainlift');
+  return join(process.env.XDG_CONFIG_HOME ?? join(homeFolder(), '.config'), 'chainlift');
 }
 
 export class RecentRepositories {

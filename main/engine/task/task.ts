@@ -170,6 +170,7 @@ export class TaskManager<Kind extends string, Result> {
   readonly #watchers = new Set<(id: string) => void>();
   /** One for each running task, settled with its end. */
   readonly #ends = new Set<Promise<void>>();
+  #closed = false;
 
   #notify(id: string): void {
     for (const watcher of this.#watchers) watcher(id);
@@ -180,6 +181,8 @@ export class TaskManager<Kind extends string, Result> {
     const task: Task<Kind, Result> = new Task(kind, title, () => this.#notify(task.id));
     this.#tasks.set(task.id, task);
     this.#forgetOldest();
+    // Asked for before the end, and only prepared now: it ends at its first step, with what it holds let go of as always.
+    if (this.#closed) task.cancel();
     // `run` turns every failure into the task's state: nothing is left for this promise to say.
     const end = task.run(body).then(() => void this.#ends.delete(end));
     this.#ends.add(end);
@@ -218,8 +221,12 @@ export class TaskManager<Kind extends string, Result> {
     return [...this.#tasks.values()].filter((task) => !task.ended).length;
   }
 
-  /** Asks every task to end, and waits until they have: what they were writing is tidied away by then. */
+  /**
+   * Asks every task to end, and waits until they have: what they were writing is tidied away by then. One that is started after
+   * this is cancelled from the start.
+   */
   async cancelAll(): Promise<void> {
+    this.#closed = true;
     for (const task of this.#tasks.values()) task.cancel();
     await Promise.all(this.#ends);
   }

@@ -105,6 +105,14 @@ describe('beside the answer', () => {
     ]);
   });
 
+  it('nobody to tell it to is no failure of the command', () => {
+    for (const code of ['EPIPE', 'ENOSPC', 'EIO']) {
+      next = [code];
+      expect(() => say('chainlift: note')).not.toThrow();
+    }
+    expect(written[2]).toEqual([]);
+  });
+
   it('a live line is cut to the terminal, and only shown on one', () => {
     const shown: string[] = [];
     vi.spyOn(process.stderr, 'write').mockImplementation((text) => {

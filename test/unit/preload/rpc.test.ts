@@ -1,7 +1,7 @@
 import { MessageChannel } from 'node:worker_threads';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { ChainliftApi, EntryRow, WireError } from '../../../preload/api.ts';
-import { STREAM_WINDOW } from '../../../preload/rpc/protocol.ts';
+import { MAX_MESSAGE_CHARACTERS, STREAM_WINDOW } from '../../../preload/rpc/protocol.ts';
 import type { Channel } from '../../../preload/rpc.ts';
 import { connectApi, EngineError, jsonChannel, portChannel, serveApi } from '../../../preload/rpc.ts';
 import { fakeApi } from '../renderer/fake-api.ts';
@@ -334,7 +334,7 @@ describe('a JSON channel', () => {
   it.each([
     ['binary', new Uint8Array(3), 1003],
     ['not JSON', '{', 1003],
-    ['too long', ' '.repeat(32 * 1024 * 1024 + 1), 1009],
+    ['too long', ' '.repeat(MAX_MESSAGE_CHARACTERS + 1), 1009],
     ['bytes that are not Base64', '{"t":"item","id":1,"value":{"$bytes":"*"}}', 1003],
   ])('closes on a message that is %s', (_what, data, code) => {
     const { a, b } = socketPair();

@@ -54,6 +54,16 @@ function collect(stream: AsyncIterable<State>): { items: State[]; ended: boolean
 }
 
 describe('a task', () => {
+  it('that is started after everything was asked to end is cancelled from the start', async () => {
+    const manager = new TaskManager<'copy', string>();
+    await manager.cancelAll();
+    const late = controlled(manager);
+    expect(late.context.signal.aborted).toBe(true);
+    late.fail(new CancelledError('The copy'));
+    await settled();
+    expect(manager.running).toBe(0);
+  });
+
   it('says what it is from its start to its end', async () => {
     const manager = new TaskManager<'copy', string>();
     const task = controlled(manager);
