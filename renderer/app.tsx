@@ -1,7 +1,7 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { FolderSearch } from 'lucide-react';
 import { useCallback, useEffect, useState } from 'react';
-import type { Finding, RepositoryReport, VirtualMachine } from '../preload/api.ts';
+import type { Orphan, RepositoryReport, VirtualMachine } from '../preload/api.ts';
 import { NotAdmittedError } from './carrier.ts';
 import { FindingsDialog } from './components/dialogs/findings-dialog.tsx';
 import { FolderDialog } from './components/dialogs/folder-dialog.tsx';
@@ -9,17 +9,18 @@ import { Doors } from './components/doors.tsx';
 import { Foot } from './components/foot.tsx';
 import type { InspectorTab } from './components/inspector/inspector.tsx';
 import { Repositories, vmKey } from './components/repositories.tsx';
+import { Scanning } from './components/scanning.tsx';
 import { TopBar } from './components/top-bar.tsx';
 import { Button } from './components/ui/button.tsx';
 import { DialogBox } from './components/ui/dialog.tsx';
 import { ErrorNote } from './components/ui/error-note.tsx';
-import { Empty, Skeleton } from './components/ui/small.tsx';
+import { Empty } from './components/ui/small.tsx';
 import { VmView } from './components/vm-view.tsx';
 import { useServices } from './context.ts';
 import { useExports, useTasks } from './hooks/use-streams.ts';
 import type { Theme } from './hooks/use-theme.ts';
 import { plural } from './logic/format.ts';
-import { repositoryFindings } from './logic/health.ts';
+import { type FindingGroup, repositoryFindingGroups, vmOrphans } from './logic/health.ts';
 import { hostName } from './logic/paths.ts';
 import { useScanOptions } from './queries.ts';
 import { asWire } from './words.ts';
@@ -31,7 +32,7 @@ interface Props {
 
 /** The window: what is open, which VM is shown, and the dialogs that belong to no part of it. */
 export function App({ theme, onTheme }: Props) {
-  const { shell, offline, reconnect, reconnectError } = useServices();
+  const { api, shell, offline, reconnect, reconnectError } = useServices();
   const client = useQueryClient();
   const [opened, setOpened] = useState<readonly string[]>(
     shell.initialSource === undefined ? [] : [shell.initialSource],
@@ -39,7 +40,11 @@ export function App({ theme, onTheme }: Props) {
   const [source, setSource] = useState(shell.initialSource);
   const [vm, setVm] = useState<string>();
   const [choosing, setChoosing] = useState(false);
-  const [findings, setFindings] = useState<{ title: string; findings: Finding[]; report?: RepositoryReport }>();
+  const [findings, setFindings] = useState<{
+    title: string;
+    groups: readonly FindingGroup[];
+    orphans?: readonly Orphan[];
+  }>();
   const [problem, setProblem] = useState<unknown>();
   const [tab, setTab] = useState<InspectorTab>('details');
   const [generation, setGeneration] = useState(0);
@@ -85,7 +90,7 @@ export function App({ theme, onTheme }: Props) {
     setGeneration((before) => before + 1);
   };
   const showFindings = (of: RepositoryReport) =>
-    setFindings({ title: `Findings in ${of.name}`, findings: repositoryFindings(of), report: of });
+    setFindings({ title: `Findings in ${of.name}`, groups: repositoryFindingGroups(of), orphans: of.orphans });
 
   return (
     <div className="app">
@@ -115,6 +120,7 @@ export function App({ theme, onTheme }: Props) {
           onClose={close}
           onFindings={showFindings}
           onRescan={(path) => void rescan(path)}
+          onVerify={(path) => void api.verify({ target: { source: path } }).catch(setProblem)}
           onOpenFolder={() => void openFolder()}
         />
         {source === undefined ? (
@@ -125,7 +131,7 @@ export function App({ theme, onTheme }: Props) {
           </section>
         ) : report === undefined ? (
           <section className="center-only" aria-label="Repository">
-            <Skeleton lines={6} label="Reading the repository" />
+            <Scanning key={source} source={source} onStop={() => close(source)} />
           </section>
         ) : shown === undefined ? (
           <NoBackups report={report} onFindings={() => showFindings(report)} onOpenFolder={() => void openFolder()} />
@@ -134,12 +140,15 @@ export function App({ theme, onTheme }: Props) {
             key={`${source}\n${vmKey(shown)}`}
             source={source}
             vm={shown}
+            orphans={vmOrphans(report, shown)}
             generation={generation}
             tab={tab}
             onTab={setTab}
             exports={exports}
             tasks={tasks}
-            onFindings={(title, list) => setFindings({ title, findings: list })}
+            onFindings={(title, groups, orphans) =>
+              setFindings({ title, groups, ...(orphans === undefined ? {} : { orphans }) })
+            }
             onProblem={setProblem}
             onRetry={() => setGeneration((before) => before + 1)}
             onRescan={() => void rescan(source)}
@@ -151,8 +160,8 @@ export function App({ theme, onTheme }: Props) {
       {findings !== undefined && (
         <FindingsDialog
           title={findings.title}
-          findings={findings.findings}
-          {...(findings.report === undefined ? {} : { orphans: findings.report.orphans })}
+          groups={findings.groups}
+          {...(findings.orphans === undefined ? {} : { orphans: findings.orphans })}
           onClose={() => setFindings(undefined)}
         />
       )}

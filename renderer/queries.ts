@@ -41,12 +41,12 @@ export function useVolumes(target: Target, generation: number) {
   });
 }
 
-export function useChanges(target: Target, path: string, generation: number) {
+export function useChanges(target: Target, path: string, generation: number, wanted: boolean) {
   const { api } = useServices();
   return useQuery({
     queryKey: ['changes', ...keyOf(target), path, generation],
     queryFn: () => api.changes({ target, path }),
-    enabled: path !== '/',
+    enabled: wanted && path !== '/',
     gcTime: 60_000,
   });
 }

@@ -126,6 +126,30 @@ const SAME_AS: Readonly<Record<string, string>> = {
   ECONNRESET: 'ETIMEDOUT',
 };
 
+const MOUNTABLE = 'The whole disk can still be mounted and read with other programs.';
+
+/** Volumes that can't be browsed, by what was seen in them. */
+const CONTENT: Readonly<Record<string, (details: Details) => Words>> = {
+  empty: (details) => ({
+    title: 'Empty',
+    text: `${quoted(subject(details), 'this volume')} holds nothing but zeros where a file system would begin.`,
+    next: `It may never have been formatted. ${MOUNTABLE}`,
+    remedy: 'none',
+  }),
+  unknown: (details) => ({
+    title: 'Content not recognised',
+    text: `${quoted(subject(details), 'this volume')} holds no file system that Chainlift knows.`,
+    next: `It may hold raw data, or be encrypted without a mark that says so. ${MOUNTABLE}`,
+    remedy: 'none',
+  }),
+  recognised: (details) => ({
+    title: 'Not read yet',
+    text: `${quoted(subject(details), 'this volume')} holds ${textOf(details.feature) ?? 'a format'}, which this version does not read.`,
+    next: MOUNTABLE,
+    remedy: 'none',
+  }),
+};
+
 const BY_KIND: Readonly<Record<ErrorKind, (details: Details) => Words>> = {
   io(details) {
     const code = textOf(details.code) ?? '';
@@ -141,6 +165,8 @@ const BY_KIND: Readonly<Record<ErrorKind, (details: Details) => Words>> = {
     };
   },
   unsupported(details) {
+    const known = textOf(details.content);
+    if (known !== undefined && Object.hasOwn(CONTENT, known)) return capital(CONTENT[known]!(details));
     return {
       title: 'Not supported yet',
       text: capitalised(
@@ -217,6 +243,15 @@ const BY_KIND: Readonly<Record<ErrorKind, (details: Details) => Words>> = {
   },
   denied(details) {
     const why = textOf(details.why);
+    const destination = textOf(details.destination);
+    if (destination !== undefined) {
+      return {
+        title: details.exists === true ? 'It exists already' : 'Refused for safety',
+        text: `“${destination}” was left as it is${why === undefined ? '.' : `: ${why}.`}`,
+        next: 'Choose another destination, or copy again with another answer to what is there already.',
+        remedy: 'choose',
+      };
+    }
     return {
       title: 'Refused for safety',
       text: `${capitalised(textOf(details.what) ?? 'this')} is not allowed${why === undefined ? '.' : `: ${why}.`}`,

@@ -4,7 +4,7 @@ import { Button as AriaButton, Dialog, DialogTrigger, Popover } from 'react-aria
 import type { ExportInfo, TaskSnapshot } from '../../preload/api.ts';
 import type { Tasks } from '../hooks/use-streams.ts';
 import { count, duration, plural, rate, size } from '../logic/format.ts';
-import { findingCounts } from '../logic/health.ts';
+import { findingCounts, type Health, healthOf } from '../logic/health.ts';
 import { shortWords } from '../words.ts';
 import { TaskDialog } from './dialogs/task-dialog.tsx';
 import { IconButton } from './ui/button.tsx';
@@ -82,23 +82,18 @@ interface LineProps {
 
 function TaskLine({ task, tasks, onShow }: LineProps) {
   if (task.state === 'running') {
-    const { bytesDone, bytesTotal } = task.progress;
     return (
       <div className="task" title={task.progress.current}>
         <span className="task-title">{task.title}</span>
-        <Progress
-          label={task.title}
-          value={bytesTotal === undefined || bytesTotal === 0 ? undefined : bytesDone / bytesTotal}
-        />
+        <Progress label={task.title} value={fractionOf(task)} />
         <span className="figure">{progressText(task)}</span>
         <IconButton label={`Cancel ${task.title}`} icon={X} onPress={() => tasks.cancel(task.id)} />
       </div>
     );
   }
-  const good = task.state === 'done' && problemsOf(task) === 0;
   return (
     <div className="task">
-      <span className={`dot ${good ? 'good' : task.state === 'cancelled' ? 'note' : 'damaged'}`} aria-hidden="true" />
+      <span className={`dot ${outcomeOf(task)}`} aria-hidden="true" />
       <span className="task-title" role="status">
         {task.title}: {resultText(task)}
       </span>
@@ -112,15 +107,23 @@ function TaskLine({ task, tasks, onShow }: LineProps) {
   );
 }
 
+/** How far it is, 0 to 1: by bytes where they are counted, else by items. */
+function fractionOf({ progress }: TaskSnapshot): number | undefined {
+  if (progress.bytesTotal !== undefined && progress.bytesTotal > 0) return progress.bytesDone / progress.bytesTotal;
+  if (progress.itemsTotal !== undefined && progress.itemsTotal > 1) return progress.itemsDone / progress.itemsTotal;
+  return undefined;
+}
+
 /** `1,204 of 1,880 files, 212 MB/s, 4 s left`. */
 export function progressText(task: TaskSnapshot): string {
   const { progress } = task;
+  const unit = task.kind === 'verify' ? 'disk' : 'file';
   const items =
-    task.kind !== 'copy'
+    task.kind === 'hash'
       ? `${size(progress.bytesDone)}${progress.bytesTotal === undefined ? '' : ` of ${size(progress.bytesTotal)}`}`
       : progress.itemsTotal === undefined
-        ? plural(progress.itemsDone, 'file')
-        : `${count(progress.itemsDone)} of ${plural(progress.itemsTotal, 'file')}`;
+        ? plural(progress.itemsDone, unit)
+        : `${count(progress.itemsDone)} of ${plural(progress.itemsTotal, unit)}`;
   return [
     items,
     task.bytesPerSecond > 0 ? rate(task.bytesPerSecond) : undefined,
@@ -130,10 +133,10 @@ export function progressText(task: TaskSnapshot): string {
     .join(', ');
 }
 
-function problemsOf(task: TaskSnapshot): number {
-  if (task.result?.kind === 'copy') return task.result.problems.length;
-  if (task.result?.kind === 'verify') return task.result.findings.filter((one) => one.severity !== 'note').length;
-  return 0;
+function outcomeOf({ state, result }: TaskSnapshot): Health {
+  if (state !== 'done') return state === 'cancelled' ? 'note' : 'damaged';
+  if (result?.kind === 'verify') return healthOf(result.findings);
+  return result?.kind === 'copy' && result.problems.length > 0 ? 'damaged' : 'good';
 }
 
 export function resultText(task: TaskSnapshot): string {

@@ -4,7 +4,7 @@ import { Menu, MenuItem, MenuTrigger, Popover } from 'react-aria-components';
 import type { RepositoryReport, VirtualMachine } from '../../preload/api.ts';
 import { useServices } from '../context.ts';
 import { plural } from '../logic/format.ts';
-import { findingCounts, healthOf, repositoryFindings, vmHealth, vmSummary } from '../logic/health.ts';
+import { findingCounts, healthOf, repositoryFindings, vmHealth, vmOrphans, vmSummary } from '../logic/health.ts';
 import { hostName } from '../logic/paths.ts';
 import { useRecent, useScanOptions } from '../queries.ts';
 import { asWire, shortWords } from '../words.ts';
@@ -20,6 +20,7 @@ export interface RepositoriesProps {
   readonly onClose: (source: string) => void;
   readonly onFindings: (report: RepositoryReport) => void;
   readonly onRescan: (source: string) => void;
+  readonly onVerify: (source: string) => void;
   readonly onOpenFolder: () => void;
 }
 
@@ -85,6 +86,11 @@ function Repository({
                   Findings and orphans…
                 </MenuItem>
               )}
+              {report !== undefined && (
+                <MenuItem className="menu-item" onAction={() => props.onVerify(source)}>
+                  Verify everything in it
+                </MenuItem>
+              )}
               <MenuItem className="menu-item" onAction={() => forget(source)}>
                 Remove from this list
               </MenuItem>
@@ -93,6 +99,11 @@ function Repository({
         </MenuTrigger>
       </div>
       {open && scan.isPending && <Skeleton lines={2} label={`Reading ${name}`} />}
+      {open && scan.isFetching && !scan.isPending && (
+        <p className="repository-busy quiet" role="status">
+          Reading it again…
+        </p>
+      )}
       {open && scan.isError && <p className="repository-problem">{shortWords(asWire(scan.error))}</p>}
       {report !== undefined && <RepositoryContent report={report} {...props} />}
     </li>
@@ -110,6 +121,8 @@ function RepositoryContent({ report, ...props }: RepositoriesProps & { readonly 
     <>
       <ul className="plain-list">
         {report.vms.map((vm) => {
+          const left = vmOrphans(report, vm).length;
+          const health = vmHealth(vm);
           const active = props.active.source === report.source && props.active.vm === vmKey(vm);
           return (
             <li key={vmKey(vm)}>
@@ -119,9 +132,9 @@ function RepositoryContent({ report, ...props }: RepositoriesProps & { readonly 
                 aria-current={active ? 'true' : undefined}
                 onClick={() => props.onVm(report.source, vm)}
               >
-                <HealthDot health={vmHealth(vm)} />
+                <HealthDot health={health === 'good' && left > 0 ? 'note' : health} />
                 <span className="vm-name">{vm.name}</span>
-                <small>{vmSummary(vm)}</small>
+                <small>{vmSummary(vm, left)}</small>
               </button>
             </li>
           );

@@ -1,8 +1,10 @@
-import { History } from 'lucide-react';
+import { History, TriangleAlert } from 'lucide-react';
 import { useCallback, useEffect, useMemo, useState } from 'react';
-import type { ExportInfo, Finding, Target, VirtualMachine, VolumeInfo } from '../../preload/api.ts';
+import type { ExportInfo, Finding, Orphan, Target, VirtualMachine, VolumeInfo } from '../../preload/api.ts';
 import { useServices } from '../context.ts';
 import type { Tasks } from '../hooks/use-streams.ts';
+import { plural } from '../logic/format.ts';
+import { type FindingGroup, findingCounts, healthOf, nearestIntact } from '../logic/health.ts';
 import { ROOT, volumeOf } from '../logic/paths.ts';
 import type { Row } from '../logic/rows.ts';
 import { useVolumes } from '../queries.ts';
@@ -13,25 +15,28 @@ import { VolumeBar } from './files/volume-bar.tsx';
 import { HistoryStrip } from './history/history-strip.tsx';
 import { PointHeader } from './history/point-header.tsx';
 import { Inspector, type InspectorTab } from './inspector/inspector.tsx';
+import { Button } from './ui/button.tsx';
 import { ErrorNote } from './ui/error-note.tsx';
 import { Empty, Skeleton } from './ui/small.tsx';
 
 interface Props {
   readonly source: string;
   readonly vm: VirtualMachine;
+  /** Files in its folder that belong to no point. */
+  readonly orphans: readonly Orphan[];
   readonly generation: number;
   readonly tab: InspectorTab;
   readonly onTab: (tab: InspectorTab) => void;
   readonly exports: readonly ExportInfo[];
   readonly tasks: Tasks;
-  readonly onFindings: (title: string, findings: Finding[]) => void;
+  readonly onFindings: (title: string, groups: readonly FindingGroup[], orphans?: readonly Orphan[]) => void;
   readonly onProblem: (error: unknown) => void;
   readonly onRetry: () => void;
   readonly onRescan: () => void;
 }
 
 /** One VM: its history, the selected point, the files of that moment, and the inspector. */
-export function VmView({ source, vm, generation, tab, onTab, exports, tasks, onProblem, ...props }: Props) {
+export function VmView({ source, vm, generation, tab, onTab, exports, tasks, onProblem, orphans, ...props }: Props) {
   const { api } = useServices();
   const [chosen, setChosen] = useState<string>();
   // Until a folder is chosen, the only volume that can be browsed is entered by itself.
@@ -61,22 +66,46 @@ export function VmView({ source, vm, generation, tab, onTab, exports, tasks, onP
   }
 
   const start = (work: Promise<unknown>) => void work.catch(onProblem);
+  const findings = [...point.findings, ...(volumes.data?.findings ?? [])];
+  const ofVm = [findingCounts(vm.findings), orphans.length === 0 ? undefined : plural(orphans.length, 'orphaned file')]
+    .filter((part) => part !== undefined)
+    .join(', ');
+  const whole = volumes.isError ? nearestIntact(vm.points, point.id) : undefined;
   const verifying = tasks.all.some((task) => task.state === 'running' && task.kind === 'verify');
   return (
     <>
       <div className="center">
         <h1 className="sr-only">{vm.name}</h1>
-        <HistoryStrip vm={vm} selected={point.id} onSelect={setChosen} />
+        <HistoryStrip vm={vm} selected={point.id} onSelect={setChosen}>
+          {ofVm !== '' && (
+            <button
+              type="button"
+              className={`tag ${healthOf(vm.findings)}`}
+              onClick={() => props.onFindings(`Findings about ${vm.name}`, asGroups(vm.findings), orphans)}
+            >
+              <TriangleAlert size={12} aria-hidden="true" /> {ofVm}
+            </button>
+          )}
+        </HistoryStrip>
         <PointHeader
           point={point}
+          volumes={list}
+          findings={findings}
           busy={verifying}
           onMount={() => onTab('mount')}
           onVerify={() => start(api.verify({ target }))}
+          onVerifyAll={vm.points.length > 1 ? () => start(api.verify({ target: { source, vm: vm.name } })) : undefined}
           onHash={(disk) => start(api.hash({ target: { ...target, disk } }))}
-          onFindings={() => props.onFindings(`Findings at ${point.name}`, [...point.findings])}
+          onFindings={() => props.onFindings(`Findings at ${point.name}`, asGroups(findings))}
         />
         {volumes.isError ? (
-          <ErrorNote error={asWire(volumes.error)} onRetry={props.onRescan} />
+          <ErrorNote error={asWire(volumes.error)} onRetry={props.onRescan}>
+            {whole !== undefined && (
+              <Button small onPress={() => setChosen(whole.id)}>
+                Go to {whole.name}
+              </Button>
+            )}
+          </ErrorNote>
         ) : (
           <>
             {list === undefined ? (
@@ -97,6 +126,8 @@ export function VmView({ source, vm, generation, tab, onTab, exports, tasks, onP
               onPoint={setChosen}
               onCopy={setCopying}
               onSelected={onSelected}
+              alone={vm.points.length === 1}
+              onMount={() => onTab('mount')}
               onPreview={() => onTab('preview')}
               onDetails={() => onTab('details')}
               onProblem={onProblem}
@@ -121,6 +152,9 @@ export function VmView({ source, vm, generation, tab, onTab, exports, tasks, onP
     </>
   );
 }
+
+const asGroups = (findings: readonly Finding[]): FindingGroup[] =>
+  findings.length === 0 ? [] : [{ title: undefined, findings }];
 
 /** The path of the volume to enter first: the only one that can be browsed. */
 function onlyVolume(volumes: readonly VolumeInfo[] | undefined): string | undefined {

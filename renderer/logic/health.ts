@@ -1,5 +1,5 @@
 /** How a VM or a repository is, in a dot and a few words, always from findings and never from a guess. */
-import type { Finding, RepositoryReport, RestorePoint, Severity, VirtualMachine } from '../../preload/api.ts';
+import type { Finding, Orphan, RepositoryReport, RestorePoint, Severity, VirtualMachine } from '../../preload/api.ts';
 import { plural } from './format.ts';
 
 export type Health = 'good' | 'note' | 'suspicious' | 'damaged';
@@ -22,8 +22,52 @@ export function vmFindings(vm: VirtualMachine): Finding[] {
   return distinct([...vm.findings, ...vm.points.flatMap((point) => point.findings)]);
 }
 
-export function repositoryFindings(report: RepositoryReport): Finding[] {
-  return distinct([...report.findings, ...report.vms.flatMap(vmFindings)]);
+/** Findings of one place: the repository itself, a VM, or one of its points. */
+export interface FindingGroup {
+  /** What they are about; undefined for the only group there is. */
+  readonly title: string | undefined;
+  readonly findings: readonly Finding[];
+}
+
+/** A VM's own findings, then those of each point; places without any are left out. */
+export function vmFindingGroups(vm: VirtualMachine): FindingGroup[] {
+  const points = vm.points.map((point) => ({
+    title: `${vm.name} at ${point.name}`,
+    findings: distinct(point.findings),
+  }));
+  return [{ title: vm.name, findings: distinct(vm.findings) }, ...points].filter((group) => group.findings.length > 0);
+}
+
+export function repositoryFindingGroups(report: RepositoryReport): FindingGroup[] {
+  const own = { title: report.name, findings: distinct(report.findings) };
+  return [own, ...report.vms.flatMap(vmFindingGroups)].filter((group) => group.findings.length > 0);
+}
+
+/** Every finding of a repository. The same words about two points are two findings. */
+export const repositoryFindings = (report: RepositoryReport): Finding[] =>
+  repositoryFindingGroups(report).flatMap((group) => group.findings);
+
+/** Files that belong to no point and lie in a VM's own folder, when no other VM lies there. */
+export function vmOrphans(report: RepositoryReport, vm: VirtualMachine): Orphan[] {
+  if (report.vms.some((other) => other !== vm && other.folder === vm.folder)) return [];
+  return report.orphans.filter(({ file }) => {
+    const slash = file.lastIndexOf('/');
+    return (slash < 0 ? '.' : file.slice(0, slash)) === vm.folder;
+  });
+}
+
+/** The point to fall back to where `id` can't be opened: the nearest before it that can, else the last of all that can. */
+export function nearestIntact(points: readonly RestorePoint[], id: string): RestorePoint | undefined {
+  const byId = new Map(points.map((point) => [point.id, point]));
+  const seen = new Set<string>();
+  let at = byId.get(byId.get(id)?.parent ?? '');
+  // A hostile history may name a point as its own ancestor.
+  while (at !== undefined && !seen.has(at.id)) {
+    if (at.disks.length > 0 && intact(at)) return at;
+    seen.add(at.id);
+    at = byId.get(at.parent ?? '');
+  }
+  return points.findLast((point) => point.id !== id && point.disks.length > 0 && intact(point));
 }
 
 function distinct(findings: readonly Finding[]): Finding[] {
@@ -32,8 +76,11 @@ function distinct(findings: readonly Finding[]): Finding[] {
     const key = JSON.stringify([finding.code, finding.message, finding.source, finding.structure, finding.position]);
     if (!known.has(key)) known.set(key, finding);
   }
-  return [...known.values()].sort((a, b) => RANK[b.severity] - RANK[a.severity]);
+  return worstFirst([...known.values()]);
 }
+
+export const worstFirst = (findings: readonly Finding[]): Finding[] =>
+  [...findings].sort((a, b) => RANK[b.severity] - RANK[a.severity]);
 
 export const vmHealth = (vm: VirtualMachine): Health =>
   vm.points.reduce((worst, point) => worse(worst, pointHealth(point)), healthOf(vm.findings));
@@ -52,13 +99,14 @@ export function findingCounts(findings: readonly Finding[]): string | undefined 
 const disksOf = (vm: VirtualMachine) => vm.points.reduce((most, point) => Math.max(most, point.disks.length), 0);
 
 /** The line under a VM's name: what is wrong with it when something is, else what it is. */
-export function vmSummary(vm: VirtualMachine): string {
+export function vmSummary(vm: VirtualMachine, orphans = 0): string {
   const whole = vm.points.filter(intact).length;
   if (whole < vm.points.length) {
     return `${whole === 0 ? 'none' : whole} of ${plural(vm.points.length, 'point')} intact`;
   }
   const counts = findingCounts(vmFindings(vm).filter((finding) => finding.severity !== 'note'));
-  return [vm.guest, counts ?? plural(disksOf(vm), 'disk'), plural(vm.points.length, 'point')]
+  const noticed = counts ?? (orphans > 0 ? plural(orphans, 'orphaned file') : undefined);
+  return [vm.guest, noticed ?? plural(disksOf(vm), 'disk'), plural(vm.points.length, 'point')]
     .filter((part) => part !== undefined)
     .join(', ');
 }

@@ -53,8 +53,12 @@ const BELOW = 38;
 const MIN_RADIUS = 5;
 const MAX_RADIUS = 11;
 const BEND = 54;
+/** Width of a name's character at the strip's 11 px, and of the selected point's bold one. */
 const CHARACTER = 6.8;
+const CHARACTER_BOLD = 7.6;
 const MAX_LABEL = 22;
+/** Room between a name and the strip's ends. */
+const EDGE = 10;
 
 interface Placed {
   readonly point: RestorePoint;
@@ -258,8 +262,8 @@ function placeLabels(
     if (node === undefined) continue;
     const name = one.point.name;
     const text = name.length > MAX_LABEL ? `${name.slice(0, MAX_LABEL - 1)}…` : name;
-    const half = (text.length * CHARACTER) / 2;
-    const x = Math.min(width - half - 6, Math.max(half + 6, node.x));
+    const half = (text.length * (one.point.id === selected ? CHARACTER_BOLD : CHARACTER)) / 2;
+    const x = Math.min(width - half - EDGE, Math.max(half + EDGE, node.x));
     const span = { left: x - half - 6, right: x + half + 6, lane: node.lane };
     if (taken.some((other) => other.lane === span.lane && other.left < span.right && other.right > span.left)) continue;
     taken.push(span);
@@ -292,10 +296,10 @@ const TICK_STEPS = [
 ];
 const TICK_ROOM = 90;
 
-/** Dates along the axis. Between two points time runs evenly; where points were moved apart, it runs faster there. */
+/** Dates along the axis, up to the last point that has one: the present state has none, and gets none. Between two points time runs evenly; where points were moved apart, it runs faster there. */
 function makeTicks(ordered: readonly Placed[], zone: string | undefined): { x: number; text: string }[] {
   const first = ordered[0];
-  const last = ordered.at(-1);
+  const last = ordered.findLast((one) => isoTime(one.point.created) !== undefined);
   if (first === undefined || last === undefined || last.time <= first.time) return [];
   const most = Math.max(1, Math.floor((last.x - first.x) / TICK_ROOM));
   const step = TICK_STEPS.find((one) => (last.time - first.time) / one <= most) ?? TICK_STEPS.at(-1) ?? DAY;

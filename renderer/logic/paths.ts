@@ -75,3 +75,12 @@ export function hostJoin(folder: string, name: string): string {
   const separator = folder.includes('\\') && !folder.includes('/') ? '\\' : '/';
   return folder.endsWith(separator) ? `${folder}${name}` : `${folder}${separator}${name}`;
 }
+
+/** The folder above a path of this computer; undefined for a root and for what is no absolute path. */
+export function hostParent(path: string): string | undefined {
+  const root = /^(?:[A-Za-z]:[\\/]|[\\/])/.exec(path)?.[0];
+  const bare = path.replace(/[\\/]+$/, '');
+  if (root === undefined || bare.length < root.length) return undefined;
+  const cut = Math.max(bare.lastIndexOf('/'), bare.lastIndexOf('\\'));
+  return cut < root.length ? root : bare.slice(0, cut);
+}

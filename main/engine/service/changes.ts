@@ -27,10 +27,11 @@ export async function directoryChanges(
   const self = points.find((point) => point.id === here);
   const rows = (id: string, long: boolean): Promise<Map<string, EntryRow> | undefined> =>
     withPoint(id, (point) => folderRows(point, path, long, signal));
-  const mine = await rows(here, true);
+  const before = points.find((point) => point.id === self?.parent);
+  // With nothing before it there is nothing to compare with, and names are enough.
+  const mine = await rows(here, before !== undefined);
   if (mine === undefined) throw new NotFoundError(path, { path });
 
-  const before = points.find((point) => point.id === self?.parent);
   // Maps, for a guest may call a file `__proto__`.
   const marks = new Map<string, 'added' | 'changed'>();
   const gone: EntryRow[] = [];

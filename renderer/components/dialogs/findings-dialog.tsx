@@ -1,26 +1,33 @@
 import { CircleCheck } from 'lucide-react';
 import type { Finding, Orphan } from '../../../preload/api.ts';
-import { count, size } from '../../logic/format.ts';
+import { size } from '../../logic/format.ts';
+import type { FindingGroup } from '../../logic/health.ts';
+import { findingFacts } from '../../logic/report.ts';
 import { DialogBox } from '../ui/dialog.tsx';
 import { Empty, HealthDot } from '../ui/small.tsx';
 
 interface Props {
   readonly title: string;
-  readonly findings: readonly Finding[];
+  readonly groups: readonly FindingGroup[];
   readonly orphans?: readonly Orphan[];
   readonly onClose: () => void;
 }
 
 /** What was found, with where and what was expected, and files that belong to nothing. */
-export function FindingsDialog({ title, findings, orphans = [], onClose }: Props) {
+export function FindingsDialog({ title, groups, orphans = [], onClose }: Props) {
   return (
     <DialogBox title={title} onClose={onClose} wide>
-      {findings.length === 0 && orphans.length === 0 && (
+      {groups.length === 0 && orphans.length === 0 && (
         <Empty icon={CircleCheck} title="Nothing was found">
           <p className="quiet">Every link that was looked at is there and fits the next. Verify reads further.</p>
         </Empty>
       )}
-      {findings.length > 0 && <FindingList findings={findings} />}
+      {groups.map((group) => (
+        <section key={group.title ?? ''} aria-label={group.title}>
+          {group.title !== undefined && <h3 className="list-heading">{group.title}</h3>}
+          <FindingList findings={group.findings} />
+        </section>
+      ))}
       {orphans.length > 0 && (
         <section aria-label="Orphaned files">
           <h3 className="list-heading">Files that belong to no point</h3>
@@ -58,17 +65,4 @@ export function FindingList({ findings }: { readonly findings: readonly Finding[
       ))}
     </ul>
   );
-}
-
-function findingFacts(finding: Finding): string[] {
-  const fact = (label: string, value: string | number | undefined) =>
-    value === undefined ? [] : [`${label} ${value}`];
-  return [
-    ...fact('', finding.source).map((text) => text.trim()),
-    ...fact('', finding.structure).map((text) => text.trim()),
-    ...(finding.position === undefined ? [] : [`byte ${count(finding.position)}`]),
-    ...fact('expected', finding.expected),
-    ...fact('found', finding.found),
-    finding.code,
-  ];
 }

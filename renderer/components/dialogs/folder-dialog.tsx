@@ -1,7 +1,7 @@
 import { ArrowUp, Folder, HardDrive } from 'lucide-react';
-import { type FormEvent, useEffect, useState } from 'react';
+import { type FormEvent, useEffect, useRef, useState } from 'react';
 import { ListBox, ListBoxItem } from 'react-aria-components';
-import { hostJoin, hostName } from '../../logic/paths.ts';
+import { hostJoin, hostName, hostParent } from '../../logic/paths.ts';
 import { useBrowse } from '../../queries.ts';
 import { asWire } from '../../words.ts';
 import { Button, IconButton } from '../ui/button.tsx';
@@ -22,22 +22,30 @@ export function FolderDialog({ purpose, start, onChoose, onClose }: Props) {
   const listing = useBrowse(wanted);
   const [typed, setTyped] = useState(start ?? '');
   const [chosen, setChosen] = useState<string>();
+  const editing = useRef(false);
   const shown = listing.data;
   useEffect(() => {
-    if (shown !== undefined) setTyped(shown.path);
+    // A listing that comes late does not take away what is being typed.
+    if (shown !== undefined && !editing.current) setTyped(shown.path);
     setChosen(undefined);
   }, [shown]);
   const images = purpose === 'open' ? (shown?.images ?? []) : [];
   const result = chosen ?? typed;
+  // From a folder that can't be read the way up must stay open.
+  const parent = listing.isError ? hostParent(typed) : shown?.parent;
+  const visit = (path: string | undefined) => {
+    editing.current = false;
+    setWanted(path);
+  };
   const go = (event: FormEvent) => {
     event.preventDefault();
     // The form's Enter enters what was typed; when that is where we are, it is the choice.
     if (typed === shown?.path) onChoose(typed);
-    else setWanted(typed);
+    else visit(typed);
   };
   const pathOf = (key: string) => hostJoin(shown?.path ?? '/', key.slice(key.indexOf(':') + 1));
   const act = (key: string) => {
-    if (key.startsWith('folder:')) setWanted(pathOf(key));
+    if (key.startsWith('folder:')) visit(pathOf(key));
     else onChoose(pathOf(key));
   };
   return (
@@ -60,8 +68,8 @@ export function FolderDialog({ purpose, start, onChoose, onClose }: Props) {
         <IconButton
           label="Parent folder"
           icon={ArrowUp}
-          isDisabled={shown?.parent === undefined}
-          onPress={() => setWanted(shown?.parent)}
+          isDisabled={parent === undefined}
+          onPress={() => visit(parent)}
         />
         <input
           aria-label="Path"
@@ -69,7 +77,10 @@ export function FolderDialog({ purpose, start, onChoose, onClose }: Props) {
           value={typed}
           spellCheck={false}
           autoComplete="off"
-          onChange={(event) => setTyped(event.target.value)}
+          onChange={(event) => {
+            editing.current = true;
+            setTyped(event.target.value);
+          }}
         />
       </form>
       {listing.isError ? (

@@ -1,14 +1,14 @@
-import { CircleCheck } from 'lucide-react';
 import type { TaskResult, TaskSnapshot } from '../../../preload/api.ts';
 import { useServices } from '../../context.ts';
-import { count, exactSize, plural, size } from '../../logic/format.ts';
+import { count, dateTime, exactSize, isoTime, plural, size } from '../../logic/format.ts';
+import { findingCounts, worstFirst } from '../../logic/health.ts';
+import { taskReport, timeTaken } from '../../logic/report.ts';
 import { shortWords, wordsFor } from '../../words.ts';
 import { Facts } from '../inspector/facts.tsx';
 import { Button } from '../ui/button.tsx';
 import { CopyButton } from '../ui/copy-button.tsx';
 import { DialogBox } from '../ui/dialog.tsx';
 import { ErrorNote } from '../ui/error-note.tsx';
-import { Empty } from '../ui/small.tsx';
 import { FindingList } from './findings-dialog.tsx';
 
 interface Props {
@@ -19,17 +19,37 @@ interface Props {
 /** How a task ended: its result, or why it has none. */
 export function TaskDialog({ task, onClose }: Props) {
   return (
-    <DialogBox title={task.title} onClose={onClose} wide>
+    <DialogBox
+      title={task.title}
+      onClose={onClose}
+      wide
+      footer={
+        <>
+          <span className="dialog-note">{whenText(task)}</span>
+          <CopyButton text={taskReport(task)} label="Copy the report as text" />
+          <Button onPress={onClose}>Close</Button>
+        </>
+      }
+    >
       {task.error !== undefined && <ErrorNote error={task.error} look="inline" />}
       {task.result !== undefined && <Result result={task.result} />}
     </DialogBox>
   );
 }
 
+/** `20 Nov 2026, 14:02, took 4 s`. */
+function whenText(task: TaskSnapshot): string {
+  const ended = isoTime(task.ended);
+  const taken = timeTaken(task);
+  return [ended === undefined ? undefined : dateTime(ended), taken === undefined ? undefined : `took ${taken}`]
+    .filter((part) => part !== undefined)
+    .join(', ');
+}
+
 type Of<Kind extends TaskResult['kind']> = Extract<TaskResult, { kind: Kind }>;
 
 function Result({ result }: { readonly result: TaskResult }) {
-  if (result.kind === 'copy') return <CopyReport result={result} />;
+  if (result.kind === 'copy') return <CopyOutcome result={result} />;
   if (result.kind === 'hash') {
     return (
       <Facts
@@ -48,53 +68,64 @@ function Result({ result }: { readonly result: TaskResult }) {
       />
     );
   }
-  return result.findings.length === 0 ? (
-    <Empty icon={CircleCheck} title="Nothing is wrong">
-      <p className="quiet">
-        Every link, size, table and checksum of {plural(result.disksChecked, 'disk')} was checked.
+  return <VerifyOutcome result={result} />;
+}
+
+/** What was looked at stands beside what was found: "nothing is wrong" is worth no more than what was checked. */
+function VerifyOutcome({ result }: { readonly result: Of<'verify'> }) {
+  return (
+    <>
+      <Facts
+        facts={[
+          { label: 'Checked', value: `${plural(result.disksChecked, 'disk')}, from the newest layer to the base` },
+          { label: 'Found', value: findingCounts(result.findings) ?? 'Nothing is wrong' },
+        ]}
+      />
+      <p className="callout">
+        {result.disksChecked === 0
+          ? 'No disk could be opened to be checked.'
+          : 'Checked are the links between the layers, their sizes and their tables, and checksums where the format has them. What the guest wrote has nothing to be compared with; hash a disk to compare it with another copy.'}
       </p>
-    </Empty>
-  ) : (
-    <FindingList findings={result.findings} />
+      {result.findings.length > 0 && <FindingList findings={worstFirst(result.findings)} />}
+    </>
   );
 }
 
 const SHOWN = 200;
 
-function CopyReport({ result }: { readonly result: Of<'copy'> }) {
+/** The line under a list that was cut. */
+const more = (length: number) =>
+  length > SHOWN && <li className="quiet more">and {count(length - SHOWN)} more, all of them in the report</li>;
+
+function CopyOutcome({ result }: { readonly result: Of<'copy'> }) {
   const { shell } = useServices();
   return (
     <>
       <Facts
         facts={[
           { label: 'Copied', value: `${plural(result.files, 'file')}, ${size(result.bytes)}` },
-          {
-            label: 'Verified',
-            value: `${count(result.verified)} of ${plural(result.files, 'file')} read back and equal`,
-          },
+          result.files === 0
+            ? undefined
+            : {
+                label: 'Verified',
+                value:
+                  result.verified === 0
+                    ? 'No: the copies were not read back'
+                    : `${count(result.verified)} of ${plural(result.files, 'file')} read back and equal`,
+              },
+          result.problems.length === 0
+            ? undefined
+            : { label: 'Failed', value: <b className="bad">{plural(result.problems.length, 'item')}</b> },
           result.directories === 0 ? undefined : { label: 'Folders', value: count(result.directories) },
           result.links === 0 ? undefined : { label: 'Links', value: count(result.links) },
           result.skipped === 0 ? undefined : { label: 'Skipped', value: plural(result.skipped, 'file') },
         ]}
       />
-      {result.written.length > 0 && <h3 className="list-heading">Written</h3>}
-      <ul className="plain-list written">
-        {result.written.slice(0, SHOWN).map((path) => (
-          <li key={path}>
-            <code>{path}</code>
-            <CopyButton text={path} label={`Copy path of ${path}`} />
-            {shell.reveal !== undefined && (
-              <Button small look="quiet" onPress={() => void shell.reveal?.(path)}>
-                Show in folder
-              </Button>
-            )}
-          </li>
-        ))}
-      </ul>
       {result.problems.length > 0 && <h3 className="list-heading">{plural(result.problems.length, 'problem')}</h3>}
       <ul className="plain-list findings">
-        {result.problems.slice(0, SHOWN).map((problem) => (
-          <li key={problem.path}>
+        {result.problems.slice(0, SHOWN).map((problem, index) => (
+          // biome-ignore lint/suspicious/noArrayIndexKey: one path may have several, and the list never changes.
+          <li key={index}>
             <span className="dot damaged" aria-hidden="true" />
             <div>
               <p>
@@ -107,8 +138,9 @@ function CopyReport({ result }: { readonly result: Of<'copy'> }) {
             </div>
           </li>
         ))}
+        {more(result.problems.length)}
       </ul>
-      {result.notes.length > 0 && <h3 className="list-heading">Notes</h3>}
+      {result.notes.length > 0 && <h3 className="list-heading">{plural(result.notes.length, 'note')}</h3>}
       <ul className="plain-list findings">
         {result.notes.slice(0, SHOWN).map((note) => (
           <li key={`${note.path} ${note.note}`}>
@@ -119,6 +151,20 @@ function CopyReport({ result }: { readonly result: Of<'copy'> }) {
               </p>
               <p className="quiet">{note.note}</p>
             </div>
+          </li>
+        ))}
+      </ul>
+      {result.written.length > 0 && <h3 className="list-heading">Written</h3>}
+      <ul className="plain-list written">
+        {result.written.slice(0, SHOWN).map((path) => (
+          <li key={path}>
+            <code>{path}</code>
+            <CopyButton text={path} label={`Copy path of ${path}`} />
+            {shell.reveal !== undefined && (
+              <Button small look="quiet" onPress={() => void shell.reveal?.(path)}>
+                Show in folder
+              </Button>
+            )}
           </li>
         ))}
       </ul>

@@ -86,12 +86,14 @@ export function FileGrid(props: Props) {
     () => (selection.focus === undefined ? -1 : rows.findIndex((row) => row.key === selection.focus)),
     [rows, selection.focus],
   );
-  // Only a move of the focus scrolls, not rows that come in around it.
+  // Only a move of the focus by key scrolls: not rows that come in around it, and not a click, whose second one would then
+  // land on another row.
+  const pointed = useRef(false);
   const seen = useRef(selection.focus);
   useEffect(() => {
     if (seen.current === selection.focus) return;
     seen.current = selection.focus;
-    if (focusIndex >= 0) virtual.scrollToIndex(focusIndex, { align: 'auto' });
+    if (focusIndex >= 0 && !pointed.current) virtual.scrollToIndex(focusIndex, { align: 'auto' });
   }, [focusIndex, selection.focus, virtual]);
 
   useImperativeHandle(props.ref, () => ({
@@ -115,7 +117,13 @@ export function FileGrid(props: Props) {
       aria-busy={props.loading}
       aria-activedescendant={focusIndex >= 0 ? `${id}${focusIndex}` : undefined}
       tabIndex={0}
-      onKeyDown={props.onKeyDown}
+      onMouseDownCapture={() => {
+        pointed.current = true;
+      }}
+      onKeyDown={(event) => {
+        pointed.current = false;
+        props.onKeyDown(event);
+      }}
     >
       <div role="row" aria-rowindex={1} className="file-head">
         {COLUMNS.map((column) => {

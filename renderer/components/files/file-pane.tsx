@@ -49,6 +49,9 @@ export interface FilePaneProps {
   /** Only what is there can be copied; gone entries are not in it. */
   readonly onCopy: (paths: readonly string[]) => void;
   readonly onSelected: (rows: readonly Row[]) => void;
+  /** The VM has no other point to compare with. */
+  readonly alone: boolean;
+  readonly onMount: () => void;
   readonly onPreview: () => void;
   readonly onDetails: () => void;
   readonly onProblem: (error: unknown) => void;
@@ -81,7 +84,8 @@ export function FilePane(props: FilePaneProps) {
   const place = placeOf(target, path, props.generation);
   const listing = useListing(target, path, props.generation);
   const current = listing.place === place;
-  const changes = useChanges(target, path, props.generation).data;
+  // What differs is asked for after the rows have come: both are read by the same engine, and rows come first.
+  const changes = useChanges(target, path, props.generation, !props.alone && current && listing.state === 'done').data;
 
   const markOf = useCallback(
     (row: Row): Mark | undefined => {
@@ -315,6 +319,7 @@ export function FilePane(props: FilePaneProps) {
         path={path}
         fileSystem={volume?.fileSystem?.type}
         items={items}
+        readable={path !== ROOT && volumeError === undefined}
         loading={!current || listing.state === 'loading'}
         selected={selected}
         showHidden={showHidden}
@@ -332,7 +337,11 @@ export function FilePane(props: FilePaneProps) {
       {path === ROOT ? (
         <RootOfVolumes volumes={props.volumes} onNavigate={onNavigate} />
       ) : volumeError !== undefined ? (
-        <ErrorNote error={volumeError} />
+        <ErrorNote error={volumeError}>
+          <Button small onPress={props.onMount}>
+            Mount the disk
+          </Button>
+        </ErrorNote>
       ) : (
         <FileGrid
           ref={grid}

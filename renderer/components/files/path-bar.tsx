@@ -1,5 +1,5 @@
 import { ArrowUp, Download, Eye, EyeOff } from 'lucide-react';
-import { Fragment } from 'react';
+import { Fragment, useLayoutEffect, useRef } from 'react';
 import { count, plural, size } from '../../logic/format.ts';
 import { crumbs, ROOT } from '../../logic/paths.ts';
 import type { Row } from '../../logic/rows.ts';
@@ -10,6 +10,8 @@ interface Props {
   readonly path: string;
   readonly fileSystem: string | undefined;
   readonly items: number;
+  /** There is a folder to list here, not the volumes nor one that can't be read. */
+  readonly readable: boolean;
   readonly loading: boolean;
   readonly selected: readonly Row[];
   readonly showHidden: boolean;
@@ -36,12 +38,18 @@ function summary({ items, loading, selected }: Pick<Props, 'items' | 'loading' |
 export function PathBar(props: Props) {
   const { vm, path, selected, showHidden, onNavigate } = props;
   const steps = crumbs(path);
+  const way = useRef<HTMLElement>(null);
+  // Where there is no room for the whole way, its end says where one is.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the path is what makes the way longer.
+  useLayoutEffect(() => {
+    if (way.current !== null) way.current.scrollLeft = way.current.scrollWidth;
+  }, [path]);
   const copyable = selected.some((row) => !row.gone);
   const downloadable = copyable && selected.every((row) => row.gone || row.entry.kind === 'file');
   return (
     <div className="path-bar">
       <IconButton label="Up one folder" icon={ArrowUp} isDisabled={path === ROOT} onPress={props.onUp} />
-      <nav aria-label="Folder">
+      <nav ref={way} aria-label="Folder">
         <ol className="crumbs">
           <li>
             <button type="button" className="crumb" onClick={() => onNavigate(ROOT)}>
@@ -70,9 +78,9 @@ export function PathBar(props: Props) {
         </ol>
       </nav>
       <span className="path-summary" role="status">
-        {path === ROOT ? '' : summary(props)}
+        {props.readable ? summary(props) : ''}
       </span>
-      {path !== ROOT && (
+      {props.readable && (
         <>
           <IconButton
             label={showHidden ? 'Hide hidden files' : 'Show hidden files'}

@@ -1,20 +1,8 @@
 import { HardDrive, Lock, TriangleAlert } from 'lucide-react';
 import type { VolumeInfo } from '../../../preload/api.ts';
 import { exactSize, size } from '../../logic/format.ts';
+import { volumeAlarm, volumeCondition } from '../../logic/volumes.ts';
 import { wordsFor } from '../../words.ts';
-
-const CONDITIONS: Record<NonNullable<VolumeInfo['fileSystem']>['condition'], string | undefined> = {
-  clean: undefined,
-  'needs-replay': 'journal needs replay',
-  dirty: 'not unmounted cleanly',
-  errors: 'has recorded errors',
-};
-
-/** What is noteworthy about a volume, in a few words; undefined when nothing is. */
-export function volumeCondition(volume: VolumeInfo): string | undefined {
-  if (volume.error !== undefined) return wordsFor(volume.error).title.toLowerCase();
-  return volume.fileSystem === undefined ? 'no file system' : CONDITIONS[volume.fileSystem.condition];
-}
 
 /** Everything known about it, for a tooltip. */
 export function volumeTitle(volume: VolumeInfo): string {
@@ -41,8 +29,9 @@ export function VolumeBar({ volumes, active, onOpen }: Props) {
       {volumes.map((volume) => {
         const condition = volumeCondition(volume);
         const label = volume.fileSystem?.label ?? volume.label;
-        const Icon = volume.error === undefined ? HardDrive : volume.error.kind === 'needs-key' ? Lock : TriangleAlert;
-        const strong = volume.error !== undefined && volume.error.kind !== 'unsupported';
+        const alarm = volumeAlarm(volume);
+        const readable = volume.error === undefined || alarm === 'quiet';
+        const Icon = readable ? HardDrive : volume.error?.kind === 'needs-key' ? Lock : TriangleAlert;
         return (
           <button
             key={volume.name}
@@ -57,7 +46,7 @@ export function VolumeBar({ volumes, active, onOpen }: Props) {
             <span>{volume.fileSystem?.type ?? volume.type}</span>
             {label !== undefined && label !== '' && <span className="volume-label">{label}</span>}
             <span className="figure">{size(volume.size)}</span>
-            {condition !== undefined && <span className={strong ? 'bad' : 'warn'}>{condition}</span>}
+            {condition !== undefined && <span className={alarm}>{condition}</span>}
           </button>
         );
       })}

@@ -1,8 +1,9 @@
 import { HardDrive } from 'lucide-react';
 import type { VolumeInfo } from '../../../preload/api.ts';
 import { size } from '../../logic/format.ts';
+import { volumeCondition } from '../../logic/volumes.ts';
 import { Empty, Skeleton } from '../ui/small.tsx';
-import { volumeCondition, volumeTitle } from './volume-bar.tsx';
+import { volumeTitle } from './volume-bar.tsx';
 
 interface Props {
   readonly volumes: readonly VolumeInfo[];

@@ -1,5 +1,14 @@
 import { Minus, Plus } from 'lucide-react';
-import { type KeyboardEvent, type PointerEvent, useEffect, useId, useMemo, useRef, useState } from 'react';
+import {
+  type KeyboardEvent,
+  type PointerEvent,
+  type ReactNode,
+  useEffect,
+  useId,
+  useMemo,
+  useRef,
+  useState,
+} from 'react';
 import { ToggleButton, ToggleButtonGroup } from 'react-aria-components';
 import type { RestorePoint, VirtualMachine } from '../../../preload/api.ts';
 import { useWidth } from '../../hooks/use-size.ts';
@@ -12,6 +21,8 @@ interface Props {
   readonly vm: VirtualMachine;
   readonly selected: string | undefined;
   readonly onSelect: (id: string) => void;
+  /** Beside the period: what there is to say about the VM as a whole. */
+  readonly children?: ReactNode;
 }
 
 const KEYS: Readonly<Record<string, Direction>> = {
@@ -25,7 +36,7 @@ const KEYS: Readonly<Record<string, Direction>> = {
 const MAX_ZOOM = 8;
 
 /** The chain over time. One listbox of points: arrows and scrubbing move through time. */
-export function HistoryStrip({ vm, selected, onSelect }: Props) {
+export function HistoryStrip({ vm, selected, onSelect, children }: Props) {
   const frame = useRef<HTMLDivElement>(null);
   const width = useWidth(frame);
   const [scale, setScale] = useState<'time' | 'steps'>('time');
@@ -71,6 +82,7 @@ export function HistoryStrip({ vm, selected, onSelect }: Props) {
       <div className="history-head">
         <h2>History</h2>
         <span className="quiet">{periodOf(vm.points)}</span>
+        {children}
         <div className="history-tools">
           {dated && vm.points.length > 1 && (
             <ToggleButtonGroup
@@ -89,8 +101,12 @@ export function HistoryStrip({ vm, selected, onSelect }: Props) {
               </ToggleButton>
             </ToggleButtonGroup>
           )}
-          <IconButton label="Zoom out" icon={Minus} isDisabled={zoom <= 1} onPress={() => setZoom(zoom / 2)} />
-          <IconButton label="Zoom in" icon={Plus} isDisabled={zoom >= MAX_ZOOM} onPress={() => setZoom(zoom * 2)} />
+          {vm.points.length > 1 && (
+            <>
+              <IconButton label="Zoom out" icon={Minus} isDisabled={zoom <= 1} onPress={() => setZoom(zoom / 2)} />
+              <IconButton label="Zoom in" icon={Plus} isDisabled={zoom >= MAX_ZOOM} onPress={() => setZoom(zoom * 2)} />
+            </>
+          )}
         </div>
       </div>
       <div

@@ -1,30 +1,24 @@
 import { Ellipsis, MemoryStick, TriangleAlert } from 'lucide-react';
 import { Menu, MenuItem, MenuTrigger, Popover } from 'react-aria-components';
-import type { Consistency, RestorePoint } from '../../../preload/api.ts';
+import type { Finding, RestorePoint, VolumeInfo } from '../../../preload/api.ts';
 import { dateTimeLong, isoTime, size } from '../../logic/format.ts';
-import { findingCounts } from '../../logic/health.ts';
+import { findingCounts, healthOf } from '../../logic/health.ts';
+import { consistencyText } from '../../logic/volumes.ts';
 import { Button, IconButton } from '../ui/button.tsx';
 
 interface Props {
   readonly point: RestorePoint;
+  /** Undefined until they have been read. */
+  readonly volumes: readonly VolumeInfo[] | undefined;
+  /** Of the point and of its volumes. */
+  readonly findings: readonly Finding[];
   readonly busy: boolean;
   readonly onMount: () => void;
   readonly onVerify: () => void;
+  /** Absent where this is the only point. */
+  readonly onVerifyAll: (() => void) | undefined;
   readonly onHash: (disk: number) => void;
   readonly onFindings: () => void;
-}
-
-const LEVELS: Record<Consistency['level'], string> = {
-  application: 'Application consistent',
-  'file-system': 'File-system consistent',
-  crash: 'Crash consistent',
-  memory: 'Consistent with its memory',
-  unknown: 'Consistency not known',
-};
-
-/** `File-system consistent: quiesced flag set, ext4 clean.` */
-function consistencyText({ level, evidence }: Consistency): string {
-  return evidence.length === 0 ? `${LEVELS[level]}.` : `${LEVELS[level]}: ${evidence.join(', ')}.`;
 }
 
 function changedText(point: RestorePoint): string | undefined {
@@ -39,9 +33,9 @@ export const diskName = (index: number): string => {
   return `sd${name}`;
 };
 
-export function PointHeader({ point, busy, onMount, onVerify, onHash, onFindings }: Props) {
+export function PointHeader({ point, volumes, findings, busy, onMount, onVerify, onHash, ...props }: Props) {
   const created = isoTime(point.created);
-  const counts = findingCounts(point.findings);
+  const counts = findingCounts(findings);
   const facts = [
     created === undefined ? (point.current ? 'The present state' : 'No date recorded') : dateTimeLong(created),
     changedText(point),
@@ -58,13 +52,13 @@ export function PointHeader({ point, busy, onMount, onVerify, onHash, onFindings
             </span>
           )}
           {counts !== undefined && (
-            <button type="button" className="tag warning" onClick={onFindings}>
+            <button type="button" className={`tag ${healthOf(findings)}`} onClick={props.onFindings}>
               <TriangleAlert size={12} aria-hidden="true" /> {counts}
             </button>
           )}
         </h2>
         <p>
-          {facts.join('. ')}. {consistencyText(point.consistency)}
+          {facts.join('. ')}. {consistencyText(point.consistency, volumes)}
         </p>
         {point.description !== undefined && point.description !== '' && (
           <p className="point-note" title={point.description}>
@@ -91,6 +85,11 @@ export function PointHeader({ point, busy, onMount, onVerify, onHash, onFindings
                   {point.disks.length === 1 ? 'Hash disk' : `Hash disk ${diskName(disk.index)}`}
                 </MenuItem>
               ))}
+              {props.onVerifyAll !== undefined && (
+                <MenuItem className="menu-item" isDisabled={busy} onAction={props.onVerifyAll}>
+                  Verify all points
+                </MenuItem>
+              )}
             </Menu>
           </Popover>
         </MenuTrigger>

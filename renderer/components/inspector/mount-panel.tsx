@@ -75,10 +75,14 @@ export function MountPanel({ target, point, exports }: Props) {
             isDisabled={busy}
           >
             <Radio value="socket" className="radio" isDisabled={windows}>
-              Unix socket <span className="quiet">fastest, for programs of your account</span>
+              <span>
+                Unix socket <small className="quiet">Fastest; for programs of your account</small>
+              </span>
             </Radio>
             <Radio value="tcp" className="radio">
-              TCP on this computer <span className="quiet">for any program here</span>
+              <span>
+                TCP on this computer <small className="quiet">For any program on this computer</small>
+              </span>
             </Radio>
           </RadioGroup>
           <div className="mount-buttons">
@@ -115,6 +119,7 @@ interface CardProps {
 }
 
 function ExportCard({ export: one, onStop, named = false }: CardProps) {
+  const [first, ...rest] = one.commands;
   const title = named ? one.description : `Disk ${diskName(one.target.disk ?? 0)}`;
   return (
     <section className="export" aria-label={`Export of ${title}`}>
@@ -131,9 +136,15 @@ function ExportCard({ export: one, onStop, named = false }: CardProps) {
         {one.requests > 0 && `, ${size(one.bytesRead)} read in ${plural(one.requests, 'request')}`}
       </p>
       <Command title="URI" text={one.uri} />
-      {one.commands.map((command) => (
-        <Command key={command.title} title={command.title} text={command.command} />
-      ))}
+      {first !== undefined && <Command title={first.title} text={first.command} />}
+      {rest.length > 0 && (
+        <details className="commands">
+          <summary>{plural(rest.length, 'more command')}</summary>
+          {rest.map((command) => (
+            <Command key={command.title} title={command.title} text={command.command} />
+          ))}
+        </details>
+      )}
     </section>
   );
 }

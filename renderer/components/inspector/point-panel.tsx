@@ -49,7 +49,7 @@ function DiskFacts({ disk }: { readonly disk: PointDisk }) {
           disk.changedBytes === undefined ? undefined : { label: 'Leaf holds', value: size(disk.changedBytes) },
         ]}
       />
-      <h5>{plural(disk.chain.length, 'layer')}, newest first</h5>
+      {disk.chain.length > 0 && <h5>{plural(disk.chain.length, 'layer')}, newest first</h5>}
       <ol className="chain">
         {disk.chain.map((file, index) => (
           <li key={file} title={file}>

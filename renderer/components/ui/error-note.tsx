@@ -1,4 +1,4 @@
-import { CircleX, TriangleAlert } from 'lucide-react';
+import { CircleX, Info, TriangleAlert } from 'lucide-react';
 import type { ReactNode } from 'react';
 import type { WireError } from '../../../preload/api.ts';
 import { useServices } from '../../context.ts';
@@ -17,10 +17,17 @@ interface Props {
 export function ErrorNote({ error, onRetry, look = 'panel', children }: Props) {
   const { reconnect } = useServices();
   const words = wordsFor(error);
-  const Icon = error.kind === 'corrupt' || error.kind === 'missing-parent' ? TriangleAlert : CircleX;
+  // What is not read is no failure: nothing is wrong with it.
+  const plain = error.kind === 'unsupported' || error.kind === 'needs-key' || error.kind === 'cancelled';
+  const Icon = plain ? Info : error.kind === 'corrupt' || error.kind === 'missing-parent' ? TriangleAlert : CircleX;
   return (
     <div className={`error-note ${look}`} role={look === 'panel' ? 'alert' : undefined}>
-      <Icon className="error-icon" size={look === 'panel' ? 22 : 15} strokeWidth={1.75} aria-hidden="true" />
+      <Icon
+        className={plain ? 'error-icon plain' : 'error-icon'}
+        size={look === 'panel' ? 22 : 15}
+        strokeWidth={1.75}
+        aria-hidden="true"
+      />
       <div className="error-words">
         <p className="error-title">{words.title}</p>
         <p>{words.text}</p>

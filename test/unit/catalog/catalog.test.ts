@@ -81,7 +81,7 @@ describe('a VMware folder', () => {
       changedBytes: 512,
       chain: ['web01/web01-000002.vmdk', 'web01/web01-000001.vmdk', 'web01/web01.vmdk'],
     });
-    expect(current?.consistency).toEqual({ level: 'unknown', evidence: ['cleanShutdown is TRUE: the VM was off'] });
+    expect(current?.consistency).toEqual({ level: 'unknown', evidence: ['cleanShutdown is TRUE (the VM was off)'] });
     expect(first?.consistency).toEqual({ level: 'unknown', evidence: ['no quiesce mark', 'no memory file'] });
     expect(allFindings(catalog)).toEqual([]);
     expect(catalog.orphans).toEqual([]);

@@ -99,6 +99,27 @@ describe('a history', () => {
     for (const tick of layout.ticks) expect(tick.text).toMatch(/^\d+ Nov$/);
     expect(layoutHistory(tree, { ...options, scale: 'steps' }).ticks).toEqual([]);
   });
+  it('gives the present state, which has no date, none on the axis', () => {
+    const layout = layoutHistory(tree, options);
+    const dated = layout.nodes.filter((node) => node.id !== 'c').map((node) => node.x);
+    for (const tick of layout.ticks) expect(tick.x).toBeLessThanOrEqual(Math.max(...dated) + 1e-6);
+    const two = [point('base', undefined, 0), point('now', 'base', undefined, { current: true })];
+    expect(layoutHistory(two, options).ticks).toEqual([]);
+  });
+  it('keeps the names at its ends inside, the bold one too', () => {
+    const named = [
+      point('base', undefined, 0, { name: 'a rather long base name' }),
+      point('now', 'base', 1, { current: true, name: 'Current state' }),
+    ];
+    for (const selected of ['base', 'now']) {
+      const layout = layoutHistory(named, { ...options, selected });
+      for (const { id, label } of layout.nodes) {
+        const half = ((label?.text.length ?? 0) * (id === selected ? 7.6 : 6.8)) / 2;
+        expect((label?.x ?? 0) - half).toBeGreaterThanOrEqual(10 - 1e-6);
+        expect((label?.x ?? 0) + half).toBeLessThanOrEqual(layout.width - 10 + 1e-6);
+      }
+    }
+  });
   it('keeps points apart however close they are in time, and grows wider for it', () => {
     const many = Array.from({ length: 64 }, (_, index) =>
       point(`${index}`, index === 0 ? undefined : `${index - 1}`, index === 63 ? 400 : index / 1000),

@@ -35,3 +35,14 @@ it('knows names of this computer, POSIX and Windows', () => {
   expect(paths.hostJoin('/', 'srv')).toBe('/srv');
   expect(paths.hostJoin('C:\\Backups', 'web')).toBe('C:\\Backups\\web');
 });
+
+it('finds the way up on this computer, also from what cannot be read', () => {
+  expect(paths.hostParent('/srv/backups/web')).toBe('/srv/backups');
+  expect(paths.hostParent('/srv/')).toBe('/');
+  expect(paths.hostParent('/')).toBeUndefined();
+  expect(paths.hostParent('C:\\Backups\\web')).toBe('C:\\Backups');
+  expect(paths.hostParent('C:\\Backups')).toBe('C:\\');
+  expect(paths.hostParent('C:\\')).toBeUndefined();
+  expect(paths.hostParent('backups')).toBeUndefined();
+  expect(paths.hostParent('')).toBeUndefined();
+});

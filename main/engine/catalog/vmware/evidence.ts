@@ -75,7 +75,7 @@ export async function currentEvidence(machine: VmxMachine, vmx: string, folder: 
   const state = await savedState(machine.suspendedTo, vmx, folder);
   const evidence = [...state.evidence];
   if (state.memory) evidence.push('the VM was suspended');
-  else if (machine.cleanShutdown === true) evidence.push('cleanShutdown is TRUE: the VM was off');
+  else if (machine.cleanShutdown === true) evidence.push('cleanShutdown is TRUE (the VM was off)');
   else if (machine.cleanShutdown === false) {
     evidence.push('cleanShutdown is FALSE: the VM ran when this was copied, or lost its host');
   } else evidence.push('no cleanShutdown mark');
