@@ -255,6 +255,8 @@ export interface EntryDetails extends EntryRow {
   readonly attributes: readonly ExtendedAttribute[];
   /** Which layers hold the content's bytes, most bytes first; for folders, those of the directory itself. */
   readonly layers: readonly LayerShare[];
+  /** What of this could not be read (attributes, the map of the content); what is here is right all the same. */
+  readonly problems: readonly WireError[];
 }
 
 export interface LayerShare {

@@ -43,6 +43,28 @@ describePeers('a guest that lies', { peers: ['mkfs.ext4', 'debugfs'] }, () => {
     expect(existsSync(join(out, 'a', 'b', 'again'))).toBe(false);
   });
 
+  it('a damaged attribute block takes nothing away from the rest of its file', () => {
+    const image = volume('attribute', { 'file.txt': 'content' });
+    // Too long for the inode: the value gets a block of its own, whose magic is then broken.
+    writeFileSync(join(scratch.path, 'value'), 'v'.repeat(800));
+    run('debugfs', ['-w', '-R', `ea_set -f ${join(scratch.path, 'value')} file.txt user.long`, image]);
+    const bytes = readFileSync(image);
+    const block = bytes.indexOf(Buffer.from([0x00, 0x00, 0x02, 0xea, 0x01, 0x00, 0x00, 0x00]));
+    expect(block % 1024).toBe(0);
+    bytes.writeUInt32LE(0, block);
+    writeFileSync(image, bytes);
+    const { code, stdout, stderr } = chainlift('stat', '--json', image, '/sda/file.txt');
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/corrupt: .*expected .*found /);
+    expect(JSON.parse(stdout)).toMatchObject({
+      size: 7,
+      attributes: [],
+      problems: [{ kind: 'corrupt' }],
+      layers: [{ bytes: 7 }],
+    });
+    expect(chainlift('cat', image, '/sda/file.txt')).toEqual({ code: 0, stdout: 'content', stderr: '' });
+  });
+
   it.each([
     ['a path upwards', '../../evil', '../../evil'],
     ['an absolute path', '/tmp/evilx', '/tmp/evilx'],

@@ -102,9 +102,9 @@ export function stat(source: string, path: string, options: CommonOptions): Prom
       for (const { name, bytes } of details.layers)
         out.line(`${'layer'.padEnd(10)} ${printable(name)}: ${bytes} bytes`);
     }
-    if (details.error === undefined) return 0;
-    sayError(details.error);
-    return 1;
+    const problems = details.error === undefined ? details.problems : [details.error];
+    for (const problem of problems) sayError(problem);
+    return problems.length === 0 ? 0 : 1;
   });
 }
 

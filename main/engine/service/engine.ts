@@ -13,6 +13,7 @@ import type {
   TaskResult,
   TaskSnapshot,
   VolumesReport,
+  WireError,
 } from '../../../preload/api.ts';
 import type { Catalog } from '../catalog/model.ts';
 import { ChainliftError, throwIfCancelled, toWireError, UsageError } from '../errors.ts';
@@ -223,12 +224,23 @@ export function createEngine(options: EngineOptions = {}): Engine {
         const fs = await point.fileSystem(volume);
         const entry = await fs.entry(inside);
         const row = await entryRow(fs, entry, path, true);
-        if (row.error !== undefined) return { ...row, attributes: [], layers: [] };
-        const attributes = await fs.extendedAttributes(entry);
+        if (row.error !== undefined) return { ...row, attributes: [], layers: [], problems: [] };
+        const problems: WireError[] = [];
+        // A damaged attribute, or content that is encrypted, takes nothing away from the rest.
+        const partly = <T>(part: Promise<T[]>): Promise<T[]> =>
+          part.catch((error: unknown) => {
+            if (!(error instanceof ChainliftError)) throw error;
+            problems.push(toWireError(error));
+            return [];
+          });
+        const attributes = await partly(fs.extendedAttributes(entry));
+        const layers =
+          entry.kind === 'file' ? await partly(layerShares(point, await point.volume(volume), fs, entry)) : [];
         return {
           ...row,
           attributes: attributes.map(({ name, value }) => ({ name, value: Buffer.from(value).toString('base64') })),
-          layers: entry.kind === 'file' ? await layerShares(point, await point.volume(volume), fs, entry) : [],
+          layers,
+          problems,
         };
       }),
 

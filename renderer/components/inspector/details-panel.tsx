@@ -58,6 +58,9 @@ export function DetailsPanel({ target, vm, point, row, depth }: Props) {
       {row.gone && <p className="callout">It is not there any more at {point.name}; this is how it was before.</p>}
       {problem !== undefined && <ErrorNote error={problem} look="inline" onRetry={() => void stat.refetch()} />}
       <Facts facts={entryFacts(facts)} />
+      {details?.problems.map((problem) => (
+        <ErrorNote key={problem.message} error={problem} look="inline" />
+      ))}
       {details !== undefined && details.attributes.length > 0 && <Attributes attributes={details.attributes} />}
       {!row.gone && entry.kind === 'file' && details !== undefined && (
         <FileHash target={target} path={entry.path} size={details.size ?? 0} />

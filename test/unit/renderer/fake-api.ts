@@ -469,6 +469,7 @@ export function fakeApi(options: { readonly rows?: number; readonly empty?: bool
     },
     stat: async ({ path }): Promise<EntryDetails> => ({
       ...find(path),
+      problems: [],
       attributes:
         path === `${WWW}/config.php`
           ? [

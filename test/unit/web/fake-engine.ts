@@ -25,6 +25,7 @@ export function fileEntry(path: string, size: number | undefined, rest: Partial<
     ...(size === undefined ? {} : { size }),
     attributes: [],
     layers: [],
+    problems: [],
     ...rest,
   };
 }
