@@ -348,10 +348,16 @@ export interface VerifyResult {
   readonly disksChecked: number;
 }
 
+export interface ScanResult {
+  readonly vms: number;
+  readonly points: number;
+}
+
 export type TaskResult =
   | ({ readonly kind: 'copy' } & CopyResult)
   | ({ readonly kind: 'hash' } & HashResult)
-  | ({ readonly kind: 'verify' } & VerifyResult);
+  | ({ readonly kind: 'verify' } & VerifyResult)
+  | ({ readonly kind: 'scan' } & ScanResult);
 
 export interface TaskProgress {
   readonly bytesDone: number;
@@ -364,7 +370,7 @@ export interface TaskProgress {
 
 export interface TaskSnapshot {
   readonly id: string;
-  readonly kind: 'copy' | 'hash' | 'verify';
+  readonly kind: 'copy' | 'hash' | 'verify' | 'scan';
   /** As a person would say it: `Copy www to /root/Desktop`. */
   readonly title: string;
   readonly state: 'running' | 'done' | 'failed' | 'cancelled';
@@ -438,8 +444,10 @@ export interface ChainliftApi {
   forget(request: { readonly path: string }): Promise<void>;
   /** Folders of this computer, for an open dialog where the shell has none of its own. */
   browse(request: { readonly path?: string }): Promise<FolderListing>;
-  /** Reads a repository's catalog anew and remembers it as recent. */
-  scan(request: { readonly source: string }): Promise<RepositoryReport>;
+  /** Starts reading a repository's catalog anew, and remembers it as recent; returns at once. `report` has it afterwards. */
+  scan(request: { readonly source: string }): Promise<TaskSnapshot>;
+  /** A repository's catalog as it was last read; reads it where it was not. */
+  report(request: { readonly source: string }): Promise<RepositoryReport>;
   /** The layers of a disk, leaf first. */
   info(request: { readonly target: Target }): Promise<DiskInfo>;
   /** Runs of the disk, in batches. */

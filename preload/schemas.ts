@@ -42,6 +42,7 @@ export const REQUEST_SCHEMAS = {
   forget: z.strictObject({ path: hostPath }),
   browse: z.strictObject({ path: hostPath.optional() }),
   scan: z.strictObject({ source: hostPath }),
+  report: z.strictObject({ source: hostPath }),
   info: ofTarget,
   map: ofTarget,
   volumes: ofTarget,

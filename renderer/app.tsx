@@ -131,7 +131,7 @@ export function App({ theme, onTheme }: Props) {
           </section>
         ) : report === undefined ? (
           <section className="center-only" aria-label="Repository">
-            <Scanning key={source} source={source} onStop={() => close(source)} />
+            <Scanning key={source} source={source} task={tasks.scans[0]} onStop={() => close(source)} />
           </section>
         ) : shown === undefined ? (
           <NoBackups report={report} onFindings={() => showFindings(report)} onOpenFolder={() => void openFolder()} />

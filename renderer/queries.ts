@@ -1,6 +1,7 @@
 /** Questions to the engine whose answers are kept while the window is open. Points in time never change, so neither do these. */
 import { QueryClient, queryOptions, useQuery } from '@tanstack/react-query';
-import type { Target } from '../preload/api.ts';
+import type { ChainliftApi, RepositoryReport, Target } from '../preload/api.ts';
+import { EngineError } from '../preload/rpc/client.ts';
 import { useServices } from './context.ts';
 
 export function makeQueryClient(): QueryClient {
@@ -26,9 +27,31 @@ export function useAbout() {
   return useQuery({ queryKey: ['about'], queryFn: () => api.about({}) });
 }
 
+/** Reads a repository: a task that can be watched and cancelled, then what it found. Nobody waiting for it any more cancels it. */
+async function readRepository(api: ChainliftApi, source: string, signal: AbortSignal): Promise<RepositoryReport> {
+  const { id } = await api.scan({ source });
+  // It may have ended in the meantime, or the connection may be gone: then there is nothing to cancel.
+  const cancel = () => void api.cancelTask({ id }).catch(() => undefined);
+  if (signal.aborted) cancel();
+  signal.addEventListener('abort', cancel, { once: true });
+  try {
+    let failure: EngineError | undefined;
+    for await (const task of api.watchTask({ id })) {
+      failure = task.error === undefined ? undefined : new EngineError(task.error);
+    }
+    // Its outcome is shown in its place, not among the tasks.
+    await api.dismissTask({ id });
+    if (failure !== undefined) throw failure;
+    return await api.report({ source });
+  } finally {
+    signal.removeEventListener('abort', cancel);
+  }
+}
+
 export function useScanOptions() {
   const { api } = useServices();
-  return (source: string) => queryOptions({ queryKey: ['scan', source], queryFn: () => api.scan({ source }) });
+  return (source: string) =>
+    queryOptions({ queryKey: ['scan', source], queryFn: ({ signal }) => readRepository(api, source, signal) });
 }
 
 const keyOf = (target: Target) => [target.source, target.vm, target.point, target.disk];

@@ -96,6 +96,7 @@ export function connectApi(channel: Channel): ChainliftApi {
     forget: call('forget'),
     browse: call('browse'),
     scan: call('scan'),
+    report: call('report'),
     info: call('info'),
     map: stream('map'),
     volumes: call('volumes'),

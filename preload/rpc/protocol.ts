@@ -22,6 +22,7 @@ export const METHODS: { readonly [Name in keyof ChainliftApi]: MethodKind<Name> 
   forget: 'call',
   browse: 'call',
   scan: 'call',
+  report: 'call',
   info: 'call',
   map: 'stream',
   volumes: 'call',

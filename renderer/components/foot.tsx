@@ -114,10 +114,13 @@ function fractionOf({ progress }: TaskSnapshot): number | undefined {
   return undefined;
 }
 
+/** What the items of a task are. */
+const UNITS = { copy: 'file', hash: 'disk', verify: 'disk', scan: 'image' } as const;
+
 /** `1,204 of 1,880 files, 212 MB/s, 4 s left`. */
 export function progressText(task: TaskSnapshot): string {
   const { progress } = task;
-  const unit = task.kind === 'verify' ? 'disk' : 'file';
+  const unit = UNITS[task.kind];
   const items =
     task.kind === 'hash'
       ? `${size(progress.bytesDone)}${progress.bytesTotal === undefined ? '' : ` of ${size(progress.bytesTotal)}`}`
@@ -146,6 +149,7 @@ export function resultText(task: TaskSnapshot): string {
   if (result === undefined) return 'done';
   if (result.kind === 'hash') return `SHA-256 ${result.sha256.slice(0, 12)}…`;
   if (result.kind === 'verify') return findingCounts(result.findings) ?? 'nothing is wrong';
+  if (result.kind === 'scan') return `${plural(result.vms, 'VM')}, ${plural(result.points, 'point')}`;
   return [
     plural(result.files, 'file'),
     result.verified > 0 ? `${count(result.verified)} verified` : undefined,

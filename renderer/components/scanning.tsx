@@ -1,5 +1,7 @@
 import { useEffect, useState } from 'react';
-import { duration } from '../logic/format.ts';
+import type { TaskSnapshot } from '../../preload/api.ts';
+import { duration, plural } from '../logic/format.ts';
+import { hostName } from '../logic/paths.ts';
 import { Button } from './ui/button.tsx';
 import { Progress } from './ui/small.tsx';
 
@@ -7,7 +9,13 @@ import { Progress } from './ui/small.tsx';
 const PATIENCE_S = 1;
 
 /** A repository that is being read: what is read, for how long already, and the way out. */
-export function Scanning({ source, onStop }: { readonly source: string; readonly onStop: () => void }) {
+interface Props {
+  readonly source: string;
+  readonly task: TaskSnapshot | undefined;
+  readonly onStop: () => void;
+}
+
+export function Scanning({ source, task, onStop }: Props) {
   const [seconds, setSeconds] = useState(0);
   useEffect(() => {
     const started = performance.now();
@@ -29,11 +37,18 @@ export function Scanning({ source, onStop }: { readonly source: string; readonly
       </p>
       <p className="quiet path-text">{source}</p>
       <p className="quiet">
-        For <span className="figure">{duration(seconds)}</span>. A folder of many images, or one on a slow drive or
-        network, takes its time; other repositories can be used meanwhile.
+        For <span className="figure">{duration(seconds)}</span>
+        {task !== undefined && task.progress.itemsDone > 0 && (
+          <>
+            , <span className="figure">{plural(task.progress.itemsDone, 'image')}</span> so far
+            {task.progress.current === undefined ? '' : `, now ${hostName(task.progress.current)}`}
+          </>
+        )}
+        . A folder of many images, or one on a slow drive or network, takes its time; other repositories can be used
+        meanwhile.
       </p>
       <div className="empty-actions">
-        <Button onPress={onStop}>Do not wait</Button>
+        <Button onPress={onStop}>Cancel</Button>
       </div>
     </div>
   );

@@ -18,8 +18,10 @@ function follow<Item>(stream: AsyncIterable<Item>, take: (item: Item) => void): 
 }
 
 export interface Tasks {
-  /** Newest first. */
+  /** Newest first, without the reading of repositories. */
   readonly all: readonly TaskSnapshot[];
+  /** Repositories that are being read, newest first: shown where they are waited for. */
+  readonly scans: readonly TaskSnapshot[];
   readonly dismiss: (id: string) => void;
   readonly cancel: (id: string) => void;
 }
@@ -39,8 +41,10 @@ export function useTasks(): Tasks {
     [api],
   );
   const cancel = useCallback((id: string) => void api.cancelTask({ id }).catch(() => undefined), [api]);
-  const all = [...tasks.values()].sort((a, b) => (a.started < b.started ? 1 : a.started > b.started ? -1 : 0));
-  return { all, dismiss, cancel };
+  const sorted = [...tasks.values()].sort((a, b) => (a.started < b.started ? 1 : a.started > b.started ? -1 : 0));
+  const all = sorted.filter((task) => task.kind !== 'scan');
+  const scans = sorted.filter((task) => task.kind === 'scan' && task.state === 'running');
+  return { all, scans, dismiss, cancel };
 }
 
 export function useExports(): readonly ExportInfo[] {

@@ -49,6 +49,7 @@ function resultLines(task: TaskSnapshot): string[] {
       ...result.findings.map(findingLine),
     ];
   }
+  if (result.kind === 'scan') return [`Found: ${plural(result.vms, 'VM')}, ${plural(result.points, 'point')}`];
   return [
     `Copied: ${plural(result.files, 'file')}, ${exactSize(result.bytes)}`,
     `Read back and equal: ${count(result.verified)}`,

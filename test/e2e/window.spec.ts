@@ -330,12 +330,12 @@ test.describe('with an engine that takes its time', () => {
     };
   }
 
-  test('says what it waits for, and lets go', async ({ page, shell }) => {
-    await hold(page, 'scan');
+  test('says which repository is read, and can be told to stop', async ({ page, shell }) => {
+    await hold(page, 'watchTask');
     await page.goto(await shell.serve(shell.demo));
     const repository = page.getByRole('region', { name: 'Repository' });
     await expect(repository).toContainText(shell.demo);
-    await repository.getByRole('button', { name: 'Do not wait' }).click();
+    await repository.getByRole('button', { name: 'Cancel' }).click();
     await expect(page.getByRole('region', { name: 'Open a backup' })).toBeVisible();
   });
 

@@ -58,7 +58,7 @@ function damage(folder: string, random: () => number): string {
 async function look(folder: string): Promise<void> {
   const engine = createEngine({ synchronous: true, configFolder: null });
   try {
-    const report = await engine.api.scan({ source: folder });
+    const report = await engine.api.report({ source: folder });
     const verify = await engine.api.verify({ target: { source: folder } });
     for await (const snapshot of engine.api.watchTask({ id: verify.id })) {
       if (snapshot.state === 'failed' && snapshot.error?.kind === 'internal') throw new Error(snapshot.error.message);

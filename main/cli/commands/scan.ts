@@ -1,26 +1,36 @@
 import type { RestorePoint, VirtualMachine } from '../../../preload/api.ts';
-import { type CommonOptions, runCommand } from '../context.ts';
+import { type CommonOptions, followTask, runCommand, sayError } from '../context.ts';
 import { type Output, printable, size } from '../output.ts';
 import { printFindings } from './verify.ts';
 
 /** `scan <repository>`: VMs with the tree of their points, orphans, findings. */
 export function scan(source: string, options: CommonOptions): Promise<void> {
-  return runCommand(async ({ engine, out }) => {
-    const report = await engine.api.scan({ source });
-    if (options.json) {
-      out.json(report);
+  return runCommand(
+    async (context) => {
+      const { engine, out } = context;
+      const end = await followTask(context, await engine.api.scan({ source }));
+      if (end.error !== undefined) {
+        sayError(end.error);
+        return end.error.kind === 'usage' ? 2 : 1;
+      }
+      const report = await engine.api.report({ source });
+      if (options.json) {
+        out.json(report);
+        return 0;
+      }
+      for (const vm of report.vms) printVm(vm, out);
+      if (report.vms.length === 0) out.line('No virtual machines and no disk images here');
+      if (report.orphans.length > 0) {
+        out.line('Files that belong to no point:');
+        for (const { file, bytes, reason } of report.orphans)
+          out.line(`  ${printable(file)}  ${size(bytes)}  ${printable(reason)}`);
+      }
+      printFindings(report.findings, out);
       return 0;
-    }
-    for (const vm of report.vms) printVm(vm, out);
-    if (report.vms.length === 0) out.line('No virtual machines and no disk images here');
-    if (report.orphans.length > 0) {
-      out.line('Files that belong to no point:');
-      for (const { file, bytes, reason } of report.orphans)
-        out.line(`  ${printable(file)}  ${size(bytes)}  ${printable(reason)}`);
-    }
-    printFindings(report.findings, out);
-    return 0;
-  });
+      // Asynchronous, so that Ctrl-C and progress get through while a large folder is read.
+    },
+    { synchronous: false },
+  );
 }
 
 function printVm(vm: VirtualMachine, out: Output): void {

@@ -21,6 +21,8 @@ export interface ScanOptions {
   /** Read files on the calling thread (command line). */
   readonly synchronous?: boolean;
   readonly signal?: AbortSignal;
+  /** Called with each image as it is read, by its path. */
+  readonly onImage?: (path: string) => void;
 }
 
 /**

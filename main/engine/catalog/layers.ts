@@ -38,6 +38,7 @@ export class LayerIndex {
   readonly folder: Confinement;
   readonly #open: typeof openLayer;
   readonly #signal: AbortSignal | undefined;
+  readonly #onImage: ((path: string) => void) | undefined;
   readonly #facts = new Map<string, Promise<LayerFacts | ChainliftError>>();
   readonly #links = new Map<string, Promise<Link>>();
   readonly #chains = new Map<string, Promise<ChainFacts>>();
@@ -45,8 +46,12 @@ export class LayerIndex {
   readonly #claimed = new WeakMap<Set<string>, Set<string>>();
 
   /** @param options.open stands in for `openLayer` in tests. */
-  constructor(folder: Confinement, options: { signal?: AbortSignal; open?: typeof openLayer } = {}) {
+  constructor(
+    folder: Confinement,
+    options: { signal?: AbortSignal; onImage?: (path: string) => void; open?: typeof openLayer } = {},
+  ) {
     this.folder = folder;
+    this.#onImage = options.onImage;
     this.#signal = options.signal;
     this.#open = options.open ?? openLayer;
   }
@@ -63,6 +68,7 @@ export class LayerIndex {
 
   async #read(path: string): Promise<LayerFacts | ChainliftError> {
     throwIfCancelled(this.#signal);
+    this.#onImage?.(path);
     let layer: ImageLayer | undefined;
     try {
       layer = await this.#open(path, this.folder);

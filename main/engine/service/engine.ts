@@ -3,6 +3,7 @@
  * about formats; it opens, keeps and lets go. What only some operations need is loaded when they are asked for: the command line
  * starts an engine for every listing.
  */
+import { basename } from 'node:path';
 import type {
   ChainliftApi,
   DiskInfo,
@@ -88,6 +89,9 @@ export function createEngine(options: EngineOptions = {}): Engine {
     }
   }
 
+  /** What scans had to say besides their catalogs, by source. */
+  const notes = new Map<string, Finding[]>();
+
   /** Puts a source on the list of recent ones. That this may fail is worth a note, not the scan. */
   async function remember(source: string): Promise<Finding[]> {
     try {
@@ -117,9 +121,25 @@ export function createEngine(options: EngineOptions = {}): Engine {
     browse: ({ path }) => browseFolder(path),
 
     async scan({ source }) {
-      const catalog = await targets.scan(source);
-      await pool.forget(catalog.source);
-      return report(catalog, await remember(catalog.source));
+      return tasks.start('scan', `Read ${basename(source) || source}`, async (task) => {
+        const onImage = (path: string): void => {
+          task.progress.itemsDone++;
+          task.progress.current = path;
+          task.report();
+        };
+        const catalog = await targets.scan(source, { signal: task.signal, onImage });
+        await pool.forget(catalog.source);
+        notes.set(catalog.source, await remember(catalog.source));
+        return {
+          kind: 'scan',
+          vms: catalog.vms.length,
+          points: catalog.vms.reduce((n, vm) => n + vm.points.length, 0),
+        };
+      });
+    },
+    async report({ source }) {
+      const catalog = await targets.catalog(source);
+      return report(catalog, notes.get(catalog.source) ?? []);
     },
 
     info: ({ target }) =>

@@ -5,6 +5,7 @@
 import { statSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import type { RestorePoint, Target } from '../../../preload/api.ts';
+import type { ScanOptions } from '../catalog/catalog.ts';
 import type { Catalog } from '../catalog/model.ts';
 import { IoError, NotFoundError, UsageError } from '../errors.ts';
 import { Confinement } from '../storage/confinement.ts';
@@ -20,23 +21,35 @@ export class Targets {
     this.#synchronous = synchronous;
   }
 
-  /** Reads a repository anew. @throws IoError and the like when the source itself can't be read. */
-  scan(source: string): Promise<Catalog> {
+  /**
+   * Reads a repository anew. Until it has been read, the catalog before it stays the one that is used; where that was cancelled
+   * or failed, too. @throws IoError and the like when the source itself can't be read, CancelledError.
+   */
+  async scan(source: string, options: Pick<ScanOptions, 'signal' | 'onImage'> = {}): Promise<Catalog> {
     const path = resolve(source);
-    const catalog = import('../catalog/catalog.ts').then(({ scanRepository }) =>
-      scanRepository(path, { synchronous: this.#synchronous }),
-    );
-    this.#catalogs.delete(path);
-    this.#catalogs.set(path, catalog);
-    catalog.catch(() => {
-      if (this.#catalogs.get(path) === catalog) this.#catalogs.delete(path);
-    });
-    if (this.#catalogs.size > KEEP_CATALOGS) this.#catalogs.delete(this.#catalogs.keys().next().value!);
+    const { scanRepository } = await import('../catalog/catalog.ts');
+    const catalog = await scanRepository(path, { synchronous: this.#synchronous, ...options });
+    this.#keep(path, Promise.resolve(catalog));
     return catalog;
   }
 
+  #keep(path: string, catalog: Promise<Catalog>): void {
+    this.#catalogs.delete(path);
+    this.#catalogs.set(path, catalog);
+    if (this.#catalogs.size > KEEP_CATALOGS) this.#catalogs.delete(this.#catalogs.keys().next().value!);
+  }
+
+  /** The catalog as it was last read, or read now: once for all who ask meanwhile. */
   catalog(source: string): Promise<Catalog> {
-    return this.#catalogs.get(resolve(source)) ?? this.scan(source);
+    const path = resolve(source);
+    const known = this.#catalogs.get(path);
+    if (known !== undefined) return known;
+    const catalog = this.scan(path);
+    this.#keep(path, catalog);
+    catalog.catch(() => {
+      if (this.#catalogs.get(path) === catalog) this.#catalogs.delete(path);
+    });
+    return catalog;
   }
 
   /**

@@ -68,6 +68,16 @@ function Result({ result }: { readonly result: TaskResult }) {
       />
     );
   }
+  if (result.kind === 'scan') {
+    return (
+      <Facts
+        facts={[
+          { label: 'VMs', value: String(result.vms) },
+          { label: 'Points', value: String(result.points) },
+        ]}
+      />
+    );
+  }
   return <VerifyOutcome result={result} />;
 }
 

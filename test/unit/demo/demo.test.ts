@@ -30,7 +30,7 @@ async function demo(): Promise<string> {
 describe('the demo repository', () => {
   it('is a VM with a base and three points, one on a branch', async () => {
     const engine = createEngine({ synchronous: true, configFolder: null });
-    const report = await engine.api.scan({ source: await demo() });
+    const report = await engine.api.report({ source: await demo() });
     await engine.close();
     expect(report.findings).toEqual([]);
     expect(report.orphans).toEqual([]);
@@ -97,7 +97,7 @@ describe('the demo repository', () => {
     writeFileSync(join(cut, 'web01-000001.vmdk.part'), 'half');
     await writeDemo(cut);
     const engine = createEngine({ synchronous: true, configFolder: null });
-    const report = await engine.api.scan({ source: cut });
+    const report = await engine.api.report({ source: cut });
     await engine.close();
     expect(report.vms[0]!.points.every((point) => point.disks.every((disk) => disk.error === undefined))).toBe(true);
   });

@@ -112,7 +112,7 @@ describe.each(['port', 'socket'] as const)('the protocol over a %s', (kind) => {
   it('answers calls', async () => {
     const { api } = connect(fakeApi(), kind);
     expect((await api.about({})).home).toBe('/home/anna');
-    expect((await api.scan({ source: '/srv/x' })).vms.map((vm) => vm.name)).toContain('web01');
+    expect((await api.report({ source: '/srv/x' })).vms.map((vm) => vm.name)).toContain('web01');
   });
 
   it('streams batches in order and to the end', async () => {

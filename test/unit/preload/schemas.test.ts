@@ -10,6 +10,7 @@ const good: { [Name in keyof ChainliftApi]: Parameters<ChainliftApi[Name]>[0] } 
   forget: { path: '/srv' },
   browse: { path: 'C:\\Backups' },
   scan: { source: '\\\\nas\\backups' },
+  report: { source: '\\\\nas\\backups' },
   info: { target: { ...target, vm: 'web01', point: 'before upgrade', disk: 0 } },
   map: { target },
   volumes: { target },

@@ -345,6 +345,30 @@ class Watched<Item> {
 }
 
 /** `rows` is the number of entries in `/sda2/usr`. */
+const SCAN = 'scan ';
+
+function scanTask(source: string, state: TaskSnapshot['state']): TaskSnapshot {
+  return {
+    id: `${SCAN}${source}`,
+    kind: 'scan',
+    title: `Read ${source}`,
+    state,
+    started: '2026-11-20T12:00:00Z',
+    progress: { bytesDone: 0, itemsDone: 3, current: `${source}/web01.vmdk` },
+    bytesPerSecond: 0,
+  };
+}
+
+async function* scanEnd(source: string): AsyncGenerator<TaskSnapshot> {
+  await wait(60);
+  yield source.endsWith('demo')
+    ? {
+        ...scanTask(source, 'failed'),
+        error: { kind: 'io', message: 'ENOENT: no such file', details: { source, code: 'ENOENT' } },
+      }
+    : scanTask(source, 'done');
+}
+
 export function fakeApi(options: { readonly rows?: number; readonly empty?: boolean } = {}): ChainliftApi {
   const tasks = new Map<string, TaskSnapshot>();
   const taskChanges = new Watched<TaskSnapshot>();
@@ -442,13 +466,8 @@ export function fakeApi(options: { readonly rows?: number; readonly empty?: bool
         images: ['old-server.vmdk'],
       };
     },
-    scan: async ({ source }) => {
-      await wait(60);
-      if (source.endsWith('demo')) {
-        throw new FakeError({ kind: 'io', message: 'ENOENT: no such file', details: { source, code: 'ENOENT' } });
-      }
-      return { ...report, source };
-    },
+    scan: async ({ source }) => scanTask(source, 'running'),
+    report: async ({ source }) => ({ ...report, source }),
     info: async () => ({ vm: 'web01', point: '8', disk: 0, size: 40 * GIB, layers: [] }),
     async *map() {
       yield [{ offset: 0, length: 40 * GIB, kind: 'zero' as const }];
@@ -528,7 +547,7 @@ export function fakeApi(options: { readonly rows?: number; readonly empty?: bool
       runTask('hash', 'Hash disk sda of before-upgrade', { kind: 'hash', sha256: 'ab'.repeat(32), bytes: 40 * GIB }),
     verify: async () => runTask('verify', 'Verify before-upgrade', { kind: 'verify', findings: [], disksChecked: 1 }),
     watchTasks: () => taskChanges.stream([...tasks.values()]),
-    watchTask: () => taskChanges.stream([]),
+    watchTask: ({ id }) => (id.startsWith(SCAN) ? scanEnd(id.slice(SCAN.length)) : taskChanges.stream([])),
     cancelTask: async ({ id }) => {
       const task = tasks.get(id);
       if (task !== undefined) setTask({ ...task, state: 'cancelled' });
