@@ -89,6 +89,11 @@ export function endProgressLine(): void {
   if (process.stderr.isTTY) beside().write('\r\x1b[K');
 }
 
+/** `1 layer`, `3 layers`. */
+export function plural(count: number, one: string): string {
+  return `${count} ${one}${count === 1 ? '' : 's'}`;
+}
+
 const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
 /** Bytes for people: `5.8 KiB`. */
 export function size(bytes: number): string {

@@ -3,7 +3,7 @@ import { basename, dirname, resolve } from 'node:path';
 import type { OverwritePolicy } from '../../../preload/api.ts';
 import { IoError, UsageError } from '../../engine/errors.ts';
 import { type CommonOptions, followTask, runCommand, sayError, targetOf } from '../context.ts';
-import { printable, say, size } from '../output.ts';
+import { plural, printable, say, size } from '../output.ts';
 
 interface CopyOptions extends CommonOptions {
   readonly recursive?: boolean;
@@ -52,7 +52,7 @@ export function cp(source: string, paths: readonly string[], options: CopyOption
       if (options.json) out.json(result);
       else {
         out.line(
-          `${result.files} files, ${result.directories} folders, ${result.links} links, ${size(result.bytes)}` +
+          `${plural(result.files, 'file')}, ${plural(result.directories, 'folder')}, ${plural(result.links, 'link')}, ${size(result.bytes)}` +
             `${options.verify ? `; ${result.verified} verified` : ''}${result.skipped > 0 ? `; ${result.skipped} left out` : ''}`,
         );
         for (const { path, note } of result.notes) say(`chainlift: note: ${printable(path)}: ${note}`);

@@ -1,6 +1,6 @@
 import type { RestorePoint, VirtualMachine } from '../../../preload/api.ts';
 import { type CommonOptions, followTask, runCommand, sayError } from '../context.ts';
-import { type Output, printable, size } from '../output.ts';
+import { type Output, plural, printable, size } from '../output.ts';
 import { printFindings } from './verify.ts';
 
 /** `scan <repository>`: VMs with the tree of their points, orphans, findings. */
@@ -36,7 +36,7 @@ export function scan(source: string, options: CommonOptions): Promise<void> {
 function printVm(vm: VirtualMachine, out: Output): void {
   const facts = [
     vm.guest,
-    vm.cpus === undefined ? undefined : `${vm.cpus} CPUs`,
+    vm.cpus === undefined ? undefined : plural(vm.cpus, 'CPU'),
     vm.memoryBytes === undefined ? undefined : size(vm.memoryBytes),
     `in ${vm.folder}`,
   ];
@@ -64,7 +64,8 @@ function printPoint(point: RestorePoint, depth: number, out: Output): void {
   );
   for (const disk of point.disks) {
     const whole = disk.size === undefined ? '' : `, ${size(disk.size)}`;
-    const chain = disk.error === undefined ? `${disk.chain.length} layers${whole}` : printable(disk.error.message);
+    const chain =
+      disk.error === undefined ? `${plural(disk.chain.length, 'layer')}${whole}` : printable(disk.error.message);
     out.line(`${'  '.repeat(depth + 2)}disk ${disk.index}: ${printable(disk.file)} (${chain})`);
   }
 }

@@ -1,6 +1,6 @@
 import type { Finding } from '../../../preload/api.ts';
 import { type CommonOptions, followTask, runCommand, sayError, targetOf } from '../context.ts';
-import { type Output, printable } from '../output.ts';
+import { type Output, plural, printable } from '../output.ts';
 
 /** Findings, worst first. */
 export function printFindings(findings: readonly Finding[], out: Output): void {
@@ -34,7 +34,9 @@ export function verify(source: string, options: CommonOptions): Promise<void> {
       if (options.json) out.json({ findings, disksChecked, ok: bad.length === 0 });
       else {
         printFindings(findings, out);
-        out.line(`${disksChecked} chains checked, ${bad.length === 0 ? 'nothing wrong' : `${bad.length} findings`}`);
+        out.line(
+          `${plural(disksChecked, 'chain')} checked, ${bad.length === 0 ? 'nothing wrong' : plural(bad.length, 'finding')}`,
+        );
       }
       return bad.length === 0 ? 0 : 1;
     },
