@@ -75,7 +75,10 @@ export function withLastIntact(points: readonly RestorePoint[]): RestorePoint[] 
     const finding: Finding = {
       severity: 'damaged',
       code: 'point-broken',
-      message: `${broken} of ${point.disks.length} disks of this point can't be opened`,
+      message:
+        point.disks.length === 1
+          ? "The disk of this point can't be opened"
+          : `${broken} of the ${point.disks.length} disks of this point can't be opened`,
       remedy:
         before === undefined
           ? 'No point before this one can be opened.'

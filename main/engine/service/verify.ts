@@ -34,7 +34,7 @@ export async function verifyScope(targets: Targets, target: Target): Promise<Ver
       title: `Verify ${location.vm} at ${location.pointName}`,
       folder,
       leaves: [...new Set(disks.map((disk) => disk.path).filter((path) => path !== undefined))],
-      findings: point?.findings ?? [],
+      findings: point === undefined ? [] : pointFindings(location.vm, point),
     };
   }
   // Locating says, with the choices, that there is no VM of that name.
@@ -48,9 +48,16 @@ export async function verifyScope(targets: Targets, target: Target): Promise<Ver
     findings: [
       ...(target.vm === undefined ? catalog.findings : []),
       ...vms.flatMap((vm) => vm.findings),
-      ...points.flatMap((point) => point.findings),
+      ...vms.flatMap((vm) => vm.points.flatMap((point) => pointFindings(vm.name, point))),
     ],
   };
+}
+
+/** What a point has to say, each saying of which point: in a list of many, "this point" says nothing. */
+function pointFindings(vm: string, { name, findings }: RestorePoint): Finding[] {
+  return findings.map((finding) =>
+    finding.source === undefined ? { ...finding, source: `${vm} at ${name}` } : finding,
+  );
 }
 
 /** The leaves that no other whole chain passes through. */

@@ -91,3 +91,20 @@ describe('reading a repository', () => {
     });
   });
 });
+
+describe('verifying a repository', () => {
+  it('says of which point each finding is, and checks a chain that is part of another once', async () => {
+    const folder = join(scratch.path, 'verified');
+    await writeDemo(folder);
+    await withEngine(async (engine) => {
+      const whole = await end(engine, await engine.api.verify({ target: { source: folder } }));
+      // Four points, two tips: try-php83 and the present state stand on all the others.
+      expect(whole.result).toEqual({ kind: 'verify', findings: [], disksChecked: 2 });
+      renameSync(join(folder, 'web01-000001.vmdk'), join(scratch.path, 'verified-away.vmdk'));
+      const broken = await end(engine, await engine.api.verify({ target: { source: folder } }));
+      const findings = broken.result?.kind === 'verify' ? broken.result.findings : [];
+      const points = findings.filter(({ code }) => code === 'point-broken').map(({ source }) => source);
+      expect(points).toEqual(['web01 at before-upgrade', 'web01 at try-php83', 'web01 at Current state']);
+    });
+  });
+});
