@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
+import { openChain } from '../../main/engine/chain/open.ts';
 import { openLayer } from '../../main/engine/image/formats.ts';
 import type { LayerRun } from '../../main/engine/image/image.ts';
 import { Confinement } from '../../main/engine/storage/confinement.ts';
@@ -192,6 +193,46 @@ describePeers('VMDK and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
       ['absent', 191],
     ]);
     await layer.close();
+  });
+
+  it('QEMU reads a chain as ESX keeps it (vmfs under vmfsSparse), and so do we at every depth', async () => {
+    const { folder, raw } = fresh();
+    const capacitySectors = 4096 * 6 + 8;
+    const flat = pattern(0, capacitySectors * SECTOR, 7);
+    writeFileSync(join(folder, 'web01-flat.vmdk'), flat);
+    const extents = [`RW ${capacitySectors} VMFS "web01-flat.vmdk"`];
+    writeFileSync(join(folder, 'web01.vmdk'), descriptorText({ createType: 'vmfs', cid: '0000000a', extents }));
+    const disk = Buffer.from(flat);
+    const expected = [createHash('sha256').update(disk).digest('hex')];
+    const names = ['web01.vmdk'];
+    for (let link = 1; link <= 2; link++) {
+      const random = seeded(link);
+      const grains = new Map<number, Grain>();
+      for (let i = 0; i < 300; i++) {
+        const n = Math.floor(random() * capacitySectors);
+        const content = pattern(n * SECTOR, SECTOR, 100 * link);
+        grains.set(n, content);
+        content.copy(disk, n * SECTOR);
+      }
+      const parts = {
+        cid: `0000000${'abc'[link]}`,
+        parentCid: `0000000${'abc'[link - 1]}`,
+        parentFileNameHint: names.at(-1)!,
+      };
+      writeCowdDisk(folder, `web01-00000${link}`, { capacitySectors, grains }, parts);
+      names.push(`web01-00000${link}.vmdk`);
+      expected.push(createHash('sha256').update(disk).digest('hex'));
+    }
+    await leavesUntouched(folder, async () => {
+      for (const [depth, name] of names.entries()) {
+        expect(convert(join(folder, name), raw)).toBe(expected[depth]);
+        const chain = await openChain(name, new Confinement(folder));
+        const bytes = await chain.read(0, chain.size);
+        await chain.close();
+        expect(chain.layers.map(({ variant }) => variant).at(-1)).toBe('vmfs');
+        expect(createHash('sha256').update(bytes).digest('hex')).toBe(expected[depth]);
+      }
+    });
   });
 
   it('QEMU reads the builder’s hosted sparse extents as we do', async () => {
