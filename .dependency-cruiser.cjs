@@ -15,7 +15,20 @@ const standsOn = {
   restore: ['storage', 'chain', 'volume', 'filesystem', 'task'],
   nbd: ['storage', 'chain', 'task'],
   demo: ['storage'],
-  service: ['storage', 'image', 'chain', 'volume', 'filesystem', 'catalog', 'restore', 'nbd', 'task', 'demo'],
+  convert: ['storage', 'image', 'chain', 'task'],
+  service: [
+    'storage',
+    'image',
+    'chain',
+    'volume',
+    'filesystem',
+    'catalog',
+    'restore',
+    'nbd',
+    'task',
+    'demo',
+    'convert',
+  ],
 };
 
 const layers = Object.entries(standsOn).map(([folder, below]) => ({

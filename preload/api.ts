@@ -59,6 +59,19 @@ export interface Finding {
   readonly found?: string | number;
   /** What can still be done, as a sentence. */
   readonly remedy?: string;
+  /** What a shell can offer to do about it. */
+  readonly action?: FindingAction;
+}
+
+/** The user may point at the parent of `child`, whose recorded name leads nowhere (any more): see `locateParent`. */
+export interface FindingAction {
+  readonly kind: 'locate-parent';
+  /** Name of the layer, relative to the repository. */
+  readonly child: string;
+  readonly recorded: string;
+  readonly expectedId?: string;
+  /** Files of the repository that have the identity, relative to it; most likely first. */
+  readonly candidates?: readonly string[];
 }
 
 /** How consistent a point's disks are, with what was found that says so. */
@@ -106,16 +119,28 @@ export interface RestorePoint {
   readonly findings: readonly Finding[];
 }
 
+/** A network adapter of the VM, kept for a later restore. */
+export interface NetworkAdapter {
+  /** As its hypervisor counts or names it: `0`, `ethernet0`. */
+  readonly device: string;
+  /** Six bytes in hexadecimal, lower case, with colons. */
+  readonly mac?: string;
+  /** The network, bridge or switch it was connected to. */
+  readonly network?: string;
+  readonly model?: string;
+}
+
 export interface VirtualMachine {
   readonly name: string;
-  /** `vmware` from .vmx, `images` for chains that no VM file describes. */
-  readonly origin: 'vmware' | 'images';
+  /** Whose files describe it; `images` for chains that no VM file describes. */
+  readonly origin: 'vmware' | 'hyper-v' | 'xenserver' | 'libvirt' | 'virtualbox' | 'ovf' | 'images';
   /** Folder relative to the repository, `.` for the root. */
   readonly folder: string;
   readonly guest?: string;
   readonly cpus?: number;
   readonly memoryBytes?: number;
   readonly firmware?: string;
+  readonly networks?: readonly NetworkAdapter[];
   /** In the order of the history: parents before children, siblings by time. */
   readonly points: readonly RestorePoint[];
   readonly findings: readonly Finding[];
@@ -163,10 +188,11 @@ export interface DiskInfo {
 export interface MapRun {
   readonly offset: number;
   readonly length: number;
-  readonly kind: 'data' | 'zero';
+  /** `compressed`: (a part of) one compressed unit of the layer. */
+  readonly kind: 'data' | 'compressed' | 'zero';
   /** Index of the layer that answers; absent where no layer has anything (zeros). */
   readonly layer?: number;
-  /** For data: the file and the byte in it. */
+  /** For data: the file and the byte in it. For compressed: where the unit begins. */
   readonly file?: string;
   readonly position?: number;
 }
@@ -338,6 +364,47 @@ export interface CopyResult {
   readonly notes: readonly CopyNote[];
 }
 
+export interface ConvertRequest {
+  readonly target: Target;
+  /** Absolute path of the image to write. With flat VMDK, the extent lies beside it. */
+  readonly destination: string;
+  readonly format: 'raw' | 'qcow2' | 'vmdk' | 'vhdx';
+  /** VMDK: `monolithicSparse` (when absent), `streamOptimized`, `monolithicFlat`. No other format has any. */
+  readonly variant?: string;
+  /** Read the new image back and compare it with the point. */
+  readonly verify: boolean;
+  readonly overwrite: 'refuse' | 'replace';
+  /** Go on with an interrupted conversion to the same destination, where there is one of the same point. */
+  readonly resume: boolean;
+}
+
+export interface ConvertResult {
+  /** The files written; the first is the image. */
+  readonly files: readonly string[];
+  readonly format: string;
+  readonly variant: string;
+  /** Virtual size. */
+  readonly size: number;
+  /** Bytes of the virtual disk that are not zero, as stored in the new image. */
+  readonly dataBytes: number;
+  /** Bytes that an interrupted run had written already. */
+  readonly resumedBytes: number;
+  readonly verified: boolean;
+  /** SHA-256 of the virtual disk's content, where the whole of it was hashed. */
+  readonly sha256?: string;
+}
+
+/** What came of pointing at a parent. */
+export interface LocatedParent {
+  readonly child: string;
+  /** Absolute path. */
+  readonly parent: string;
+  /** The parent's identity is the one that the child records. False where the format records none: then nothing proves it. */
+  readonly proved: boolean;
+  /** What does not fit without proving that it is the wrong file (size, time). */
+  readonly findings: readonly Finding[];
+}
+
 export interface HashResult {
   readonly sha256: string;
   readonly bytes: number;
@@ -357,6 +424,7 @@ export type TaskResult =
   | ({ readonly kind: 'copy' } & CopyResult)
   | ({ readonly kind: 'hash' } & HashResult)
   | ({ readonly kind: 'verify' } & VerifyResult)
+  | ({ readonly kind: 'convert' } & ConvertResult)
   | ({ readonly kind: 'scan' } & ScanResult);
 
 export interface TaskProgress {
@@ -370,7 +438,7 @@ export interface TaskProgress {
 
 export interface TaskSnapshot {
   readonly id: string;
-  readonly kind: 'copy' | 'hash' | 'verify' | 'scan';
+  readonly kind: 'copy' | 'hash' | 'verify' | 'scan' | 'convert';
   /** As a person would say it: `Copy www to /root/Desktop`. */
   readonly title: string;
   readonly state: 'running' | 'done' | 'failed' | 'cancelled';
@@ -478,6 +546,21 @@ export interface ChainliftApi {
   hash(request: { readonly target: Target }): Promise<TaskSnapshot>;
   /** Starts verifying a point, a VM or a repository; returns at once. */
   verify(request: { readonly target: Target }): Promise<TaskSnapshot>;
+  /** Starts restoring a whole disk to a new image; returns at once. */
+  convert(request: ConvertRequest): Promise<TaskSnapshot>;
+  /**
+   * Remembers where the parent of a layer is now, after checking its identity; `scan` then opens the chain through it.
+   * @throws WireError `missing-parent` when the file is another one.
+   */
+  locateParent(request: {
+    readonly source: string;
+    /** Name of the layer whose parent it is, relative to the repository. */
+    readonly child: string;
+    /** Absolute path of the parent. */
+    readonly parent: string;
+  }): Promise<LocatedParent>;
+  /** Forgets where the parent of a layer was said to be. */
+  forgetParent(request: { readonly source: string; readonly child: string }): Promise<void>;
   /** Every task's state, then each change of any task (at most ten times a second each). */
   watchTasks(request: Record<string, never>): AsyncIterable<TaskSnapshot>;
   /** One task's changes until it has ended; the last item is its end. */

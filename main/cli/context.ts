@@ -63,7 +63,7 @@ export async function runCommand(
   const engine = createEngine({
     synchronous: options.synchronous ?? true,
     // Only windows have a list of recent repositories; a script's use leaves no trace.
-    ...(options.remember === true ? {} : { configFolder: null }),
+    remember: options.remember === true,
   });
   const out = new Output();
   let code: ExitCode;

@@ -50,6 +50,15 @@ function resultLines(task: TaskSnapshot): string[] {
     ];
   }
   if (result.kind === 'scan') return [`Found: ${plural(result.vms, 'VM')}, ${plural(result.points, 'point')}`];
+  if (result.kind === 'convert') {
+    return [
+      `Written: ${result.files[0] ?? ''} (${result.format}${result.variant === result.format ? '' : ` ${result.variant}`})`,
+      ...result.files.slice(1).map((file) => `With: ${file}`),
+      `Disk: ${exactSize(result.size)}, data: ${exactSize(result.dataBytes)}`,
+      `Read back and equal: ${result.verified ? 'yes' : 'not read back'}`,
+      ...(result.sha256 === undefined ? [] : [`SHA-256 of the disk: ${result.sha256}`]),
+    ];
+  }
   return [
     `Copied: ${plural(result.files, 'file')}, ${exactSize(result.bytes)}`,
     `Read back and equal: ${count(result.verified)}`,

@@ -6,7 +6,7 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, wri
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { ChainliftError, CorruptError } from '../../main/engine/errors.ts';
-import type { Finding, ImageLayer, LayerRun } from '../../main/engine/image/image.ts';
+import type { CompressedRun, Finding, ImageLayer, LayerRun } from '../../main/engine/image/image.ts';
 import { Confinement } from '../../main/engine/storage/confinement.ts';
 import { runAsync, runSync } from '../../main/engine/storage/io.ts';
 import { leavesUntouched, scratchFolder } from '../support/scratch.ts';
@@ -52,6 +52,11 @@ export function expectCover(runs: readonly LayerRun[], offset: number, length: n
     expect(run.offset).toBe(at);
     expect(run.length).toBeGreaterThan(0);
     if (run.kind === 'data') expect(run.position + run.length).toBeLessThanOrEqual(run.source.size);
+    if (run.kind === 'compressed') {
+      const within = run.offset % run.codec.unit;
+      expect(within + run.length).toBeLessThanOrEqual(run.codec.unit);
+      expect(run.position + run.stored).toBeLessThanOrEqual(run.source.size);
+    }
     at += run.length;
   }
   expect(at).toBe(offset + length);
@@ -62,8 +67,20 @@ export async function readLayer(layer: ImageLayer, offset: number, length: numbe
   const bytes = Buffer.alloc(length);
   for (const run of await runAsync(layer.runs(offset, length))) {
     if (run.kind === 'data') bytes.set(await run.source.read(run.position, run.length), run.offset - offset);
+    if (run.kind === 'compressed') bytes.set(await unpacked(run), run.offset - offset);
   }
   return bytes;
+}
+
+/** The bytes of a compressed run, the same by both ways of unpacking. */
+async function unpacked({ codec, source, position, stored, offset, length }: CompressedRun): Promise<Uint8Array> {
+  const start = offset - (offset % codec.unit);
+  const unit = await runAsync(codec.unpack(source, position, stored, start));
+  expect(unit.length).toBe(codec.unit);
+  if (codec.unpackAsync !== undefined) {
+    expect(Buffer.compare(await codec.unpackAsync(source, position, stored, start), unit)).toBe(0);
+  }
+  return unit.subarray(offset - start, offset - start + length);
 }
 
 export async function findings(layer: ImageLayer): Promise<Finding[]> {
@@ -150,7 +167,7 @@ export function describeImageLayer(suite: ImageConformance): void {
             ).toEqual(runs.map(() => expected.kind));
           }
           const covered = image.kinds
-            .filter(({ kind }) => kind === 'data')
+            .filter(({ kind }) => kind === 'data' || kind === 'compressed')
             .reduce((sum, { length }) => sum + length, 0);
           expect(await layer.allocatedBytes()).toBe(covered);
         });
@@ -159,7 +176,11 @@ export function describeImageLayer(suite: ImageConformance): void {
       it('answers the same synchronously and asynchronously', async () => {
         const image = make();
         const plain = (runs: readonly LayerRun[]) =>
-          runs.map((run) => (run.kind === 'data' ? { ...run, source: run.source.name } : run));
+          runs.map((run) =>
+            run.kind === 'data' || run.kind === 'compressed'
+              ? { ...run, source: run.source.name, codec: undefined }
+              : run,
+          );
         const wide = await withLayer(image, async (layer) => plain(await runAsync(layer.runs(0, layer.virtualSize))));
         const sync = await withLayer(image, async (layer) => plain(runSync(layer.runs(0, layer.virtualSize))), true);
         expect(sync).toEqual(wide);

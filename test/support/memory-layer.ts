@@ -118,7 +118,13 @@ export function randomLayer(
   name: string,
   options: LayerOptions,
 ): { layer: MemoryLayer; runs: LayerRun[]; sources: MemorySource[] } {
-  const plans: { offset: number; length: number; kind: LayerRun['kind']; source: number; position: number }[] = [];
+  const plans: {
+    offset: number;
+    length: number;
+    kind: 'data' | 'zero' | 'absent';
+    source: number;
+    position: number;
+  }[] = [];
   const filled = new Array<number>(options.sources).fill(0);
   for (let at = 0; at < options.size; ) {
     const length = Math.min(options.size - at, between(random, 1, options.longest));

@@ -14,13 +14,19 @@ import { groupImages, imageChain, standaloneImages } from './images.ts';
 import { LayerIndex } from './layers.ts';
 import type { Catalog, Finding, VirtualMachine } from './model.ts';
 import { findOrphans } from './orphans.ts';
-import { isEmptyMachine, pairMachineFiles, scanMachine } from './vmware/machine.ts';
+import type { MachineReader } from './reader.ts';
+import { vmwareReader } from './vmware/machine.ts';
 import { type Folder, walk } from './walk.ts';
+
+/** Readers of VM files, in the order they are asked. */
+export const machineReaders: readonly MachineReader[] = [vmwareReader];
 
 export interface ScanOptions {
   /** Read files on the calling thread (command line). */
   readonly synchronous?: boolean;
   readonly signal?: AbortSignal;
+  /** Parents that the user pointed at: see `ConfinementOptions.located`. */
+  readonly located?: ReadonlyMap<string, string>;
   /** Called with each image as it is read, by its path. */
   readonly onImage?: (path: string) => void;
 }
@@ -42,23 +48,28 @@ export async function scanRepository(source: string, options: ScanOptions = {}):
   /** Folders in which a VM's own files say what its images are: what is left over there is an orphan, and no VM of its own. */
   const told: Folder[] = [];
   const untold: Folder[] = [];
+  const toldBesides = new Set<string>();
   for (const place of folders) {
     let opened = false;
-    for (const files of pairMachineFiles(place)) {
-      const scanned = await scanMachine(files, index);
-      for (const file of scanned.used) used.add(file);
-      if (isEmptyMachine(files, scanned)) continue;
-      opened ||= scanned.opened;
-      vms.push(scanned.vm);
+    for (const reader of machineReaders) {
+      for (const scanned of await reader.scan(place, index, folders)) {
+        for (const file of scanned.used) used.add(file);
+        opened ||= scanned.opened;
+        for (const path of scanned.folders ?? []) toldBesides.add(path);
+        vms.push(scanned.vm);
+      }
     }
     (opened ? told : untold).push(place);
   }
-  const loose = untold.flatMap((place) =>
-    place.files
-      .filter(isImageName)
-      .map((name) => join(place.path, name))
-      .filter((file) => !used.has(file)),
-  );
+  for (const place of untold) if (toldBesides.has(place.path)) told.push(place);
+  const loose = untold
+    .filter(({ path }) => !toldBesides.has(path))
+    .flatMap((place) =>
+      place.files
+        .filter(isImageName)
+        .map((name) => join(place.path, name))
+        .filter((file) => !used.has(file)),
+    );
   vms.push(...(await groupImages(await standaloneImages(loose, index), index)));
   const named = distinctNames(vms);
   return {

@@ -6,13 +6,13 @@ import { basename, dirname } from 'node:path';
 import { CancelledError, ChainliftError } from '../errors.ts';
 import { detectFormat } from '../image/formats.ts';
 import { readDescriptor } from '../image/vmdk/vmdk-layer.ts';
+import { folderLabel } from './drafts.ts';
 import { imageStem, isChangeTrackingName, isExtentName } from './files.ts';
 import { inHistoryOrder, withLastIntact, withoutLoops } from './history.ts';
 import type { LayerIndex } from './layers.ts';
 import type { Finding, RestorePoint, VirtualMachine } from './model.ts';
-import { oneLine } from './vmware/config.ts';
-import { folderLabel } from './vmware/machine.ts';
-import { changedBytesOf, describeChain } from './vmware/point-disks.ts';
+import { changedBytesOf, describeChain } from './point-disks.ts';
+import { oneLine } from './text.ts';
 
 /**
  * Of files with names of images, those that are images by themselves: no change tracking, no extents, and nothing that another
@@ -48,7 +48,7 @@ export async function groupImages(paths: readonly string[], index: LayerIndex): 
   const parents = new Map<string, string | undefined>();
   for (const path of paths) {
     const facts = await index.facts(path);
-    const parent = facts instanceof ChainliftError ? undefined : index.namedParent(facts);
+    const parent = facts instanceof ChainliftError ? undefined : await index.namedParent(facts);
     parents.set(path, parent !== undefined && members.has(parent) ? parent : undefined);
   }
   const acyclic = withoutLoops(parents);

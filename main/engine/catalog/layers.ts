@@ -3,7 +3,7 @@
  * and closed again. Links between them are followed and checked once, so that sixty points on one chain cost sixty layers, and
  * a repository of thousands of images holds one of them open at a time.
  */
-import { checkLink, findParent, loop, MAX_DEPTH, tooDeep } from '../chain/open.ts';
+import { checkLink, findParent, loop, MAX_DEPTH, type ParentPlace, tooDeep } from '../chain/open.ts';
 import { CancelledError, ChainliftError, throwIfCancelled } from '../errors.ts';
 import { openLayer } from '../image/formats.ts';
 import type { ImageLayer } from '../image/image.ts';
@@ -14,7 +14,7 @@ import type { Confinement } from '../storage/confinement.ts';
 export interface LayerFacts
   extends Pick<
     ImageLayer,
-    'format' | 'variant' | 'name' | 'path' | 'virtualSize' | 'parent' | 'id' | 'files' | 'properties'
+    'format' | 'variant' | 'name' | 'path' | 'virtualSize' | 'parent' | 'id' | 'files' | 'properties' | 'snapshots'
   > {
   /** Bytes it holds itself, or why they can't be counted. */
   readonly allocated: number | ChainliftError;
@@ -56,25 +56,29 @@ export class LayerIndex {
     this.#open = options.open ?? openLayer;
   }
 
-  /** The layer in the file at `path` (a real path), or why it can't be opened. @throws CancelledError. */
-  facts(path: string): Promise<LayerFacts | ChainliftError> {
+  /**
+   * The layer in the file at `path` (a real path), or why it can't be opened. @param place how it is opened where a child says so,
+   * or the user pointed at it. @throws CancelledError.
+   */
+  facts(path: string, place?: ParentPlace): Promise<LayerFacts | ChainliftError> {
     let known = this.#facts.get(path);
     if (known === undefined) {
-      known = this.#read(path);
+      known = this.#read(path, place);
       this.#facts.set(path, known);
     }
     return known;
   }
 
-  async #read(path: string): Promise<LayerFacts | ChainliftError> {
+  async #read(path: string, place: ParentPlace | undefined): Promise<LayerFacts | ChainliftError> {
     throwIfCancelled(this.#signal);
     this.#onImage?.(path);
     let layer: ImageLayer | undefined;
     try {
-      layer = await this.#open(path, this.folder);
-      const { format, variant, name, virtualSize, parent, id, files, properties } = layer;
+      layer = await this.#open(path, place?.folder ?? this.folder, place?.format);
+      const { format, variant, name, virtualSize, parent, id, files, properties, snapshots } = layer;
       const allocated = await layer.allocatedBytes(this.#signal).catch(ours);
-      return { format, variant, name, path, virtualSize, parent, id, files, properties, allocated };
+      const facts = { format, variant, name, path, virtualSize, parent, id, files, properties, allocated };
+      return snapshots === undefined ? facts : { ...facts, snapshots };
     } catch (error) {
       return ours(error);
     } finally {
@@ -94,7 +98,8 @@ export class LayerIndex {
   async #follow(child: LayerFacts): Promise<Link> {
     if (child.parent === undefined) return {};
     try {
-      const parent = await this.facts(findParent(child, this.folder));
+      const place = await findParent(child, this.folder);
+      const parent = await this.facts(place.path, place);
       if (parent instanceof ChainliftError) return { error: parent };
       checkLink(child, parent);
       return { parent };
@@ -104,10 +109,10 @@ export class LayerIndex {
   }
 
   /** The file that a layer names as its parent, whether or not it is the right one; undefined when there is none. */
-  namedParent(child: LayerFacts): string | undefined {
+  async namedParent(child: LayerFacts): Promise<string | undefined> {
     if (child.parent === undefined) return undefined;
     try {
-      return findParent(child, this.folder);
+      return (await findParent(child, this.folder)).path;
     } catch (error) {
       ours(error);
       return undefined;
@@ -140,7 +145,7 @@ export class LayerIndex {
       this.#claimed.set(used, (this.#claimed.get(used) ?? new Set()).add(next));
       for (const file of await this.filesOf(next)) used.add(file);
       const facts = await this.facts(next);
-      next = facts instanceof ChainliftError ? undefined : this.namedParent(facts);
+      next = facts instanceof ChainliftError ? undefined : await this.namedParent(facts);
     }
   }
 

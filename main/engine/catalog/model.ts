@@ -56,10 +56,22 @@ export interface RestorePoint {
   readonly findings: readonly Finding[];
 }
 
+/** A network adapter of the VM, kept for a later restore. */
+export interface NetworkAdapter {
+  /** As its hypervisor counts or names it: `0`, `ethernet0`. */
+  readonly device: string;
+  /** Six bytes in hexadecimal, lower case, with colons. */
+  readonly mac?: string;
+  /** The network, bridge or switch it was connected to. */
+  readonly network?: string;
+  /** `vmxnet3`, `e1000`, `virtio`. */
+  readonly model?: string;
+}
+
 export interface VirtualMachine {
   /** Unique in its catalog. */
   readonly name: string;
-  readonly origin: 'vmware' | 'images';
+  readonly origin: 'vmware' | 'hyper-v' | 'xenserver' | 'libvirt' | 'virtualbox' | 'ovf' | 'images';
   /** Folder relative to the repository, `.` for the root. */
   readonly folder: string;
   /** The .vmx or .vmsd it was read from, relative to the repository; absent for loose images. */
@@ -68,6 +80,7 @@ export interface VirtualMachine {
   readonly cpus?: number;
   readonly memoryBytes?: number;
   readonly firmware?: string;
+  readonly networks?: readonly NetworkAdapter[];
   /** Parents before children, siblings by time, the present state last among them. */
   readonly points: readonly RestorePoint[];
   readonly findings: readonly Finding[];

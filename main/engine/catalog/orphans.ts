@@ -35,7 +35,7 @@ export async function findOrphans(
   for (const image of images) {
     for (const file of await index.filesOf(image)) if (file !== image) owner.set(file, image);
     const facts = await index.facts(image);
-    const parent = facts instanceof ChainliftError ? undefined : index.namedParent(facts);
+    const parent = facts instanceof ChainliftError ? undefined : await index.namedParent(facts);
     if (parent !== undefined) children.set(parent, image);
   }
   const standalone = new Set(images);

@@ -6,6 +6,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ChainliftError, IoError, throwIfCancelled } from '../errors.ts';
 import type { Finding } from '../image/image.ts';
+import type { Archive } from '../storage/archive/archive.ts';
 import type { Confinement } from '../storage/confinement.ts';
 
 /** Folders below the repository's own that are looked into. */
@@ -20,6 +21,8 @@ export interface Folder {
   readonly path: string;
   /** Names of the regular files in it, sorted. */
   readonly files: readonly string[];
+  /** It is an archive, whose members are `files`: their names have slashes where the archive has folders. */
+  readonly archive?: Archive;
 }
 
 export interface Walk {

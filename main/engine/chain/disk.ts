@@ -9,10 +9,11 @@
  * entry costs its own grain and not its neighbours.
  */
 import { CorruptError, UnsupportedError } from '../errors.ts';
-import type { ImageLayer } from '../image/image.ts';
+import type { Codec, ImageLayer } from '../image/image.ts';
 import { type ByteSource, checkRange } from '../storage/byte-source.ts';
 import { type Io, runAsync, runSync } from '../storage/io.ts';
 import { buildRegion, NO_LAYER, type Region, type RunTarget, ZEROS } from './region.ts';
+import { UNIT_CACHE_BYTES, UnitCache, type UnitPlace } from './units.ts';
 
 /** Bytes of disk per region: what one grain table of a hosted sparse VMDK covers. Must stay below 4 GiB. */
 export const REGION_BYTES = 32 << 20;
@@ -23,10 +24,11 @@ export const MAP_CACHE_BYTES = 64 << 20;
 export interface DiskRun {
   readonly offset: number;
   readonly length: number;
-  readonly kind: 'data' | 'zero';
+  /** `compressed`: a part of one compressed unit, whose place `position` is. */
+  readonly kind: 'data' | 'compressed' | 'zero';
   /** Index of the layer that answers (0 is the leaf); undefined where no layer has anything. */
   readonly layer?: number;
-  /** For data: the source, and the byte in it. */
+  /** For data: the source, and the byte in it. For compressed: where the unit begins. */
   readonly source?: ByteSource;
   readonly position?: number;
 }
@@ -37,6 +39,8 @@ export interface DiskOptions {
   readonly synchronous?: boolean;
   /** Ceiling of the map cache in bytes. */
   readonly mapCacheBytes?: number;
+  /** Ceiling of the cache of decompressed units in bytes. */
+  readonly unitCacheBytes?: number;
 }
 
 export class Disk implements ByteSource {
@@ -48,6 +52,9 @@ export class Disk implements ByteSource {
   readonly #ceiling: number;
   readonly #targets: RunTarget[] = [];
   readonly #targetIndex = new Map<ByteSource, number>();
+  /** Targets of compressed units, by codec and source. */
+  readonly #packedIndex = new Map<Codec, Map<ByteSource, number>>();
+  readonly #units: UnitCache;
   readonly #regions = new Map<number, Region>();
   readonly #building = new Map<number, Promise<Region | undefined>>();
   /** Regions with damage in their tables; see above. */
@@ -64,6 +71,7 @@ export class Disk implements ByteSource {
     this.name = options.name ?? leaf.name;
     this.#synchronous = options.synchronous ?? false;
     this.#ceiling = options.mapCacheBytes ?? MAP_CACHE_BYTES;
+    this.#units = new UnitCache(options.unitCacheBytes ?? UNIT_CACHE_BYTES);
   }
 
   /** Memory that the map cache holds now, in bytes. */
@@ -71,15 +79,33 @@ export class Disk implements ByteSource {
     return this.#cached;
   }
 
-  readonly #targetOf = (source: ByteSource, layer: number): number => {
-    const known = this.#targetIndex.get(source);
+  readonly #targetOf = (source: ByteSource, layer: number, codec?: Codec): number => {
+    const known = (codec === undefined ? this.#targetIndex : this.#packedIndex.get(codec))?.get(source);
     if (known !== undefined) return known;
     const index = this.#targets.length;
     if (index > 0x7fff) throw new UnsupportedError('a chain of more than 32,767 files', { source: this.name });
-    this.#targets.push({ source, layer });
-    this.#targetIndex.set(source, index);
+    let among = this.#targetIndex;
+    if (codec !== undefined) {
+      checkUnit(codec, source);
+      among = this.#packedIndex.get(codec) ?? new Map();
+      this.#packedIndex.set(codec, among);
+    }
+    this.#targets.push({ source, layer, codec });
+    among.set(source, index);
     return index;
   };
+
+  /** Where the compressed unit is that the byte at `at` lies in: run number `run` of the region, which is one of `target`. */
+  #place(region: Region, run: number, target: RunTarget, at: number): UnitPlace {
+    const codec = target.codec!;
+    return {
+      source: target.source,
+      codec,
+      position: region.positions[run]!,
+      stored: region.stored![run]!,
+      offset: at - (at % codec.unit),
+    };
+  }
 
   #build(index: number): Io<Region> {
     const start = index * REGION_BYTES;
@@ -172,8 +198,14 @@ export class Disk implements ByteSource {
         if (to === ZEROS) {
           piece.fill(0);
         } else {
-          const runStart = region.start + (run === 0 ? 0 : region.ends[run - 1]!);
-          this.#targets[to]!.source.readIntoSync!(piece, region.positions[run]! + (at - runStart));
+          const target = this.#targets[to]!;
+          if (target.codec === undefined) {
+            const runStart = region.start + (run === 0 ? 0 : region.ends[run - 1]!);
+            target.source.readIntoSync!(piece, region.positions[run]! + (at - runStart));
+          } else {
+            const place = this.#place(region, run, target, at);
+            piece.set(this.#units.getSync(place).subarray(at - place.offset, runEnd - place.offset));
+          }
         }
         at = runEnd;
         run++;
@@ -189,12 +221,31 @@ export class Disk implements ByteSource {
       return bytes;
     }
     const reads: Promise<void>[] = [];
-    for (const run of await this.runs(offset, length)) {
-      if (run.kind === 'zero') continue;
-      reads.push(run.source!.read(run.position!, run.length).then((part) => bytes.set(part, run.offset - offset)));
+    for (let at = offset; at < offset + length; ) {
+      const index = Math.floor(at / REGION_BYTES);
+      const stop = Math.min(offset + length, (index + 1) * REGION_BYTES);
+      const region = (await this.#regionAsync(index)) ?? (await runAsync(this.#buildRange(at, stop)));
+      for (let run = region.find(at - region.start); at < stop; run++) {
+        const end = Math.min(stop, region.start + region.ends[run]!);
+        if (region.targets[run] !== ZEROS) reads.push(this.#readRun(region, run, at, end, bytes, offset));
+        at = end;
+      }
     }
-    await Promise.all(reads);
+    await settled(reads);
     return bytes;
+  }
+
+  /** Puts the disk's bytes from `at` to `end`, which lie in one run, into `bytes`, whose first is the disk's at `base`. */
+  async #readRun(region: Region, run: number, at: number, end: number, bytes: Uint8Array, base: number): Promise<void> {
+    const target = this.#targets[region.targets[run]!]!;
+    if (target.codec !== undefined) {
+      const place = this.#place(region, run, target, at);
+      const unit = await this.#units.get(place);
+      bytes.set(unit.subarray(at - place.offset, end - place.offset), at - base);
+      return;
+    }
+    const runStart = region.start + (run === 0 ? 0 : region.ends[run - 1]!);
+    bytes.set(await target.source.read(region.positions[run]! + (at - runStart), end - at), at - base);
   }
 
   *#runsOf(region: Region, offset: number, end: number): Generator<DiskRun> {
@@ -213,10 +264,10 @@ export class Disk implements ByteSource {
         yield {
           offset: at,
           length: stop - at,
-          kind: 'data',
+          kind: target.codec === undefined ? 'data' : 'compressed',
           layer: target.layer,
           source: target.source,
-          position: position + (at - runStart),
+          position: target.codec === undefined ? position + (at - runStart) : position,
         };
       }
       at = stop;
@@ -266,6 +317,7 @@ export class Disk implements ByteSource {
   async close(): Promise<void> {
     this.#regions.clear();
     this.#cached = 0;
+    this.#units.clear();
     await Promise.all(this.layers.map((layer) => layer.close()));
   }
 }
@@ -279,5 +331,19 @@ export function append(runs: DiskRun[], run: DiskRun): void {
 
 function continues(a: DiskRun, b: DiskRun): boolean {
   if (a.kind !== b.kind || a.layer !== b.layer || a.offset + a.length !== b.offset) return false;
+  // Each compressed unit is a run of its own, but one that two regions of the map share is one.
+  if (a.kind === 'compressed') return a.source === b.source && a.position === b.position;
   return a.kind === 'zero' || (a.source === b.source && a.position! + a.length === b.position);
+}
+
+/** Waits for all of them, and throws what the first of them threw: none goes on reading when its caller has been told. */
+async function settled(reads: readonly Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(reads)) if (result.status === 'rejected') throw result.reason;
+}
+
+/** A unit must lie in one region of the map, and be found from any byte in it. */
+function checkUnit(codec: Codec, source: ByteSource): void {
+  const { unit } = codec;
+  if (Number.isInteger(Math.log2(unit)) && unit >= 512 && unit <= REGION_BYTES) return;
+  throw new UnsupportedError(`compressed units of ${unit} bytes`, { source: source.name });
 }

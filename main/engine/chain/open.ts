@@ -3,10 +3,11 @@
  * have the identity that the child recorded. What does not fit is refused with the recorded name; nothing is guessed.
  */
 import { ChainliftError, CorruptError, DeniedError, IoError, MissingParentError, NotFoundError } from '../errors.ts';
-import { openLayer } from '../image/formats.ts';
+import { imagePath, openLayer } from '../image/formats.ts';
 import type { ImageLayer } from '../image/image.ts';
 import type { Confinement } from '../storage/confinement.ts';
 import { Disk, type DiskOptions } from './disk.ts';
+import { findById } from './find-by-id.ts';
 
 /** Links followed at most. VMware allows 32, QEMU users have met some hundreds. */
 export const MAX_DEPTH = 512;
@@ -27,15 +28,16 @@ export async function followChain(path: string, folder: Confinement): Promise<Ch
   const layers: ImageLayer[] = [];
   const visited = new Map<string, ImageLayer>();
   try {
-    let next: string | undefined = folder.realPath(path);
+    let next: ParentPlace | undefined = { path: await imagePath(path, folder), folder };
     while (next !== undefined) {
-      const layer: ImageLayer = await openLayer(next, folder);
+      const place: ParentPlace = next;
+      const layer: ImageLayer = await openLayer(place.path, place.folder, place.format);
       layers.push(layer);
-      visited.set(next, layer);
+      visited.set(place.path, layer);
       const child = layers.at(-2);
       if (child !== undefined) checkLink(child, layer);
-      next = layer.parent === undefined ? undefined : findParent(layer, folder);
-      if (next !== undefined && visited.has(next)) throw loop(layer, visited.get(next)!);
+      next = layer.parent === undefined ? undefined : await findParent(layer, place.folder);
+      if (next !== undefined && visited.has(next.path)) throw loop(layer, visited.get(next.path)!);
       if (layers.length >= MAX_DEPTH && next !== undefined) throw tooDeep(layers[0]!);
     }
     return { layers };
@@ -70,30 +72,54 @@ async function closeAll(layers: readonly ImageLayer[]): Promise<void> {
 }
 
 /** What a link needs of the layer at each of its ends. */
-export type LinkEnd = Pick<ImageLayer, 'name' | 'path' | 'parent' | 'id'>;
+export type LinkEnd = Pick<ImageLayer, 'name' | 'path' | 'parent' | 'id' | 'format'>;
 
-/** Real path of the file that `child` names as its parent. @throws MissingParentError, DeniedError, IoError. */
-export function findParent(child: LinkEnd, folder: Confinement): string {
+/** Where a parent is, what confines it, and the format it must be opened as where its child says so. */
+export interface ParentPlace {
+  readonly path: string;
+  readonly folder: Confinement;
+  readonly format?: string;
+}
+
+/**
+ * The file that `child` names as its parent, or that the user pointed at in its stead.
+ * @throws MissingParentError, DeniedError, IoError.
+ */
+export async function findParent(child: LinkEnd, folder: Confinement): Promise<ParentPlace> {
   const claim = child.parent!;
-  try {
-    return folder.resolveRecorded(claim.recorded, child.path);
-  } catch (error) {
-    if (error instanceof NotFoundError || (error instanceof IoError && error.details.code === 'ENOENT')) {
-      throw new MissingParentError({
-        child: child.name,
-        recorded: claim.recorded,
-        reason: 'there is no such file in the opened folder',
-        ...(claim.id === undefined ? {} : { expectedId: claim.id }),
-      });
-    }
-    if (error instanceof DeniedError) {
-      throw new DeniedError(`The parent "${claim.recorded}" of ${child.name}`, 'it leaves the opened folder', {
-        child: child.name,
-        recorded: claim.recorded,
-      });
-    }
-    throw error;
+  const format = claim.format === undefined ? {} : { format: claim.format };
+  const located = folder.locatedParent(child.path);
+  if (located !== undefined) return { ...located, ...format };
+  if (claim.nameless) {
+    const path = await findById(child, folder);
+    if (path !== undefined) return { path, folder };
+    throw missing(child, 'no image in or around its folder has this identity');
   }
+  let denied: DeniedError | undefined;
+  for (const recorded of [claim.recorded, ...(claim.alternatives ?? [])]) {
+    try {
+      return { path: folder.resolveRecorded(recorded, child.path), folder, ...format };
+    } catch (error) {
+      if (error instanceof NotFoundError || (error instanceof IoError && error.details.code === 'ENOENT')) continue;
+      // Another of its names may lead to a file of the folder.
+      if (!(error instanceof DeniedError)) throw error;
+      denied ??= new DeniedError(`The parent "${recorded}" of ${child.name}`, 'it leaves the opened folder', {
+        child: child.name,
+        recorded,
+      });
+    }
+  }
+  throw denied ?? missing(child, 'there is no such file in the opened folder');
+}
+
+function missing(child: LinkEnd, reason: string): MissingParentError {
+  const { recorded, id } = child.parent!;
+  return new MissingParentError({
+    child: child.name,
+    recorded,
+    reason,
+    ...(id === undefined ? {} : { expectedId: id }),
+  });
 }
 
 /** @throws MissingParentError unless `parent` has the identity that `child` recorded. */

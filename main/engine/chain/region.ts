@@ -3,7 +3,7 @@
  * whatever the number of layers it was merged from.
  */
 import { CorruptError } from '../errors.ts';
-import type { ImageLayer, LayerRun } from '../image/image.ts';
+import type { Codec, ImageLayer, LayerRun } from '../image/image.ts';
 import type { ByteSource } from '../storage/byte-source.ts';
 import type { Io } from '../storage/io.ts';
 
@@ -12,14 +12,18 @@ export const NO_LAYER = -1;
 /** `target` of a run of zeros. */
 export const ZEROS = -1;
 
-/** Where data runs of a disk can point: one entry for each source of each layer. */
+/** Where runs of a disk can point: one entry for each source of each layer, and one more where it holds compressed units. */
 export interface RunTarget {
   readonly source: ByteSource;
   readonly layer: number;
+  /** Runs of this target are compressed units: their position is the unit's. */
+  readonly codec?: Codec | undefined;
 }
 
 /** Bytes a run takes, and what a region takes besides: objects, buffer and map entry, measured on Node 20 (x64). */
 const RUN_BYTES = 14;
+/** Bytes more in a region that has compressed runs. */
+const STORED_BYTES = 4;
 const REGION_OVERHEAD = 900;
 
 export class Region {
@@ -31,21 +35,25 @@ export class Region {
   readonly targets: Int16Array;
   /** Position in the target's source of the run's first byte; for ZEROS, the layer that says so or NO_LAYER. */
   readonly positions: Float64Array;
+  /** For compressed runs: what `CompressedRun.stored` says. Absent in a region without any. */
+  readonly stored: Uint32Array | undefined;
   /** When it was last used, in the disk's own count. */
   used = 0;
 
-  /** Room for `count` runs, which the builder fills in. */
-  constructor(start: number, count: number) {
+  /** Room for `count` runs, which the builder fills in; `packed` when there are compressed ones among them. */
+  constructor(start: number, count: number, packed = false) {
     const buffer = new ArrayBuffer(count * RUN_BYTES);
     this.start = start;
     this.positions = new Float64Array(buffer, 0, count);
     this.ends = new Uint32Array(buffer, count * 8, count);
     this.targets = new Int16Array(buffer, count * 12, count);
+    this.stored = packed ? new Uint32Array(count) : undefined;
   }
 
   /** Memory held, in bytes. */
   get cost(): number {
-    return REGION_OVERHEAD + this.ends.length * RUN_BYTES;
+    const each = RUN_BYTES + (this.stored === undefined ? 0 : STORED_BYTES);
+    return REGION_OVERHEAD + this.ends.length * each;
   }
 
   /**
@@ -80,10 +88,17 @@ interface Gap {
 
 /** Collects runs of one region in any order, merges neighbours that continue each other, and packs them. */
 class RegionBuilder {
-  readonly #runs: { offset: number; end: number; target: number; position: number }[] = [];
+  readonly #runs: { offset: number; end: number; target: number; position: number; stored: number }[] = [];
+  #packed = false;
 
   add(offset: number, end: number, target: number, position: number): void {
-    this.#runs.push({ offset, end, target, position });
+    this.#runs.push({ offset, end, target, position, stored: -1 });
+  }
+
+  /** A stretch of the compressed unit at `position`. */
+  addPacked(offset: number, end: number, target: number, position: number, stored: number): void {
+    this.#packed = true;
+    this.#runs.push({ offset, end, target, position, stored });
   }
 
   finish(start: number, end: number): Region {
@@ -98,6 +113,7 @@ class RegionBuilder {
       const last = count > 0 ? runs[count - 1]! : undefined;
       if (
         last !== undefined &&
+        run.stored < 0 &&
         last.target === run.target &&
         run.position === (run.target === ZEROS ? last.position : last.position + (run.offset - last.offset))
       ) {
@@ -107,12 +123,13 @@ class RegionBuilder {
       }
     }
     if (covered !== end) throw new CorruptError('Chain map', { position: covered, expected: end, found: covered });
-    const region = new Region(start, count);
+    const region = new Region(start, count, this.#packed);
     for (let i = 0; i < count; i++) {
       const run = runs[i]!;
       region.ends[i] = run.end - start;
       region.targets[i] = run.target;
       region.positions[i] = run.position;
+      if (region.stored !== undefined) region.stored[i] = Math.max(0, run.stored);
     }
     return region;
   }
@@ -155,7 +172,7 @@ export function* buildRegion(
   layers: readonly ImageLayer[],
   start: number,
   end: number,
-  targetOf: (source: ByteSource, layer: number) => number,
+  targetOf: (source: ByteSource, layer: number, codec?: Codec) => number,
 ): Io<Region> {
   const builder = new RegionBuilder();
   let gaps: Gap[] = [{ offset: start, end }];
@@ -180,6 +197,8 @@ export function* buildRegion(
           else open.push({ offset: at, end: stop });
         } else if (run.kind === 'zero') {
           builder.add(at, stop, ZEROS, index);
+        } else if (run.kind === 'compressed') {
+          builder.addPacked(at, stop, targetOf(run.source, index, run.codec), run.position, run.stored);
         } else {
           builder.add(at, stop, targetOf(run.source, index), run.position + (at - run.offset));
         }

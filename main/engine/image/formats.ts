@@ -5,7 +5,7 @@
 import { basename } from 'node:path';
 import { UsageError } from '../errors.ts';
 import type { Confinement } from '../storage/confinement.ts';
-import type { ImageFormat, ImageLayer } from './image.ts';
+import { type ImageFormat, type ImageLayer, snapshotPath, splitSnapshotPath } from './image.ts';
 import { PREFIX_BYTES, rawFormat } from './raw/raw-layer.ts';
 import { recognisedFormats } from './recognised.ts';
 import { vmdkFormat } from './vmdk/vmdk-format.ts';
@@ -34,19 +34,36 @@ export async function detectFormat(path: string, folder: Confinement): Promise<I
 }
 
 /**
+ * The real path of an image, as layers are told apart by it: of a file, of a member of an archive (which is mounted), or of a
+ * snapshot inside an image. @throws DeniedError, IoError, CorruptError of a damaged archive.
+ */
+export async function imagePath(path: string, folder: Confinement): Promise<string> {
+  const inside = splitSnapshotPath(path);
+  if (inside !== undefined) return snapshotPath(await imagePath(inside.image, folder), inside.id);
+  await folder.mountAbove(path);
+  return folder.realPath(path);
+}
+
+/**
  * Opens one layer, never its parent. A file of no known format is opened as raw: the caller asked for this very file.
+ * @param path of an image, or of a snapshot inside one (`snapshotPath`).
  * @param format the name of a format, to open the file as that whatever it looks like.
  * @throws CorruptError, UnsupportedError, UsageError, NotFoundError, IoError, DeniedError.
  */
 export async function openLayer(path: string, folder: Confinement, format?: string): Promise<ImageLayer> {
-  if (format !== undefined) {
-    const asked = probeOrder.find((candidate) => candidate.name === format);
-    if (asked === undefined) {
-      throw new UsageError(`There is no image format "${format}"`, { choices: imageFormats.map(({ name }) => name) });
-    }
-    return asked.open(path, folder);
+  const inside = splitSnapshotPath(path);
+  const image = await imagePath(inside?.image ?? path, folder);
+  const opener = await formatOf(image, folder, format);
+  return opener.open(image, folder, inside?.id);
+}
+
+async function formatOf(path: string, folder: Confinement, name: string | undefined): Promise<ImageFormat> {
+  if (name !== undefined) {
+    const asked = probeOrder.find((candidate) => candidate.name === name);
+    if (asked !== undefined) return asked;
+    throw new UsageError(`There is no image format "${name}"`, { choices: imageFormats.map((known) => known.name) });
   }
   const detected = await detectFormat(path, folder);
-  if (detected === undefined && /-ctk\.vmdk$/i.test(path)) return vmdkFormat.open(path, folder);
-  return (detected ?? rawFormat).open(path, folder);
+  if (detected === undefined && /-ctk\.vmdk$/i.test(path)) return vmdkFormat;
+  return detected ?? rawFormat;
 }

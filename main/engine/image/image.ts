@@ -28,19 +28,73 @@ export interface AbsentRun {
   readonly offset: number;
   readonly length: number;
 }
-export type LayerRun = DataRun | ZeroRun | AbsentRun;
+/**
+ * `length` bytes of the virtual disk from `offset`, inside one compressed unit. A unit is stored whole at `position` of `source`
+ * and covers the disk from the multiple of `codec.unit` at or below `offset`; a run never reaches into the next unit.
+ */
+export interface CompressedRun {
+  readonly kind: 'compressed';
+  readonly offset: number;
+  readonly length: number;
+  readonly source: ByteSource;
+  readonly position: number;
+  /** Bytes that the unit takes at `position`, at most; 0 where the codec finds its length itself. */
+  readonly stored: number;
+  readonly codec: Codec;
+}
+export type LayerRun = DataRun | CompressedRun | ZeroRun | AbsentRun;
+
+/** How a layer's compressed units are turned into bytes. One object for all runs of a layer: it is compared by identity. */
+export interface Codec {
+  /** `deflate`, `zstd`: for `map` and for errors. */
+  readonly name: string;
+  /** Bytes of every unit when decompressed; a power of two, from 512 to 32 MiB. The disk's last unit is as long as the others. */
+  readonly unit: number;
+  /**
+   * The bytes of the unit at `position`, exactly `unit` of them. `offset` is the unit's first byte on the virtual disk, for codecs
+   * whose units say where they belong. Never inflates to more than `unit`.
+   * @throws CorruptError, IoError.
+   */
+  unpack(source: ByteSource, position: number, stored: number, offset: number): Io<Uint8Array>;
+  /**
+   * Where it exists, does the same work in libuv's thread pool: for asynchronous readers with many units in flight.
+   * @throws CorruptError, IoError.
+   */
+  unpackAsync?(source: ByteSource, position: number, stored: number, offset: number): Promise<Uint8Array>;
+}
 
 /** What an image says its parent is. A claim: checked, and looked for only inside the opened folder. */
 export interface ParentClaim {
-  /** The recorded name, exactly as written (VMDK `parentFileNameHint`). */
+  /** The recorded name, exactly as written (VMDK `parentFileNameHint`); where the format records only an identity (VDI), that. */
   readonly recorded: string;
-  /** Identity the parent must have (VMDK `parentCID`, lower-case hex), where the format records one. */
+  /** Further names recorded for the same parent (VHD and VHDX keep several), tried in this order after `recorded`. */
+  readonly alternatives?: readonly string[];
+  /** The format records no name: the parent is found by `id` among the images around the child. */
+  readonly nameless?: boolean;
+  /** Identity the parent must have (VMDK `parentCID`, VHD/VHDX/VDI UUID; lower-case hex), where the format records one. */
   readonly id?: string;
+  /** The format the parent must be opened as, where the child records it (QCOW2 backing format `raw`): never probed then. */
+  readonly format?: string;
+  /** When the parent was last changed, as the child recorded it: seconds since 1970 (VHD). Evidence for `verify`, no proof. */
+  readonly modified?: number;
+}
+
+/** A point in time that an image file keeps inside itself (QCOW2). It is opened as a layer of its own: see `snapshotPath`. */
+export interface InternalSnapshot {
+  /** Unique in its image. */
+  readonly id: string;
+  readonly name: string;
+  /** ISO 8601 UTC. */
+  readonly created?: string;
+  /** Bytes of saved VM state (memory, devices); 0 for none. */
+  readonly stateBytes: number;
+  /** Size of the virtual disk then. */
+  readonly virtualSize: number;
 }
 
 /** One file that a layer consists of. */
 export interface LayerFile {
-  readonly role: 'image' | 'descriptor' | 'extent';
+  readonly role: 'image' | 'descriptor' | 'extent' | 'data';
   /** Path relative to the opened folder. */
   readonly name: string;
   readonly path: string;
@@ -63,6 +117,19 @@ export interface Finding {
   readonly found?: string | number;
   /** What the user can still do, as a sentence. */
   readonly remedy?: string;
+  /** What a shell can offer to do about it. */
+  readonly action?: FindingAction;
+}
+
+/** The user may point at the parent of `child`, whose recorded name leads nowhere (any more). */
+export interface FindingAction {
+  readonly kind: 'locate-parent';
+  /** Name of the layer, relative to the opened folder. */
+  readonly child: string;
+  readonly recorded: string;
+  readonly expectedId?: string;
+  /** Files of the opened folder that have the identity, relative to it; most likely first. */
+  readonly candidates?: readonly string[];
 }
 
 export interface ImageLayer {
@@ -77,8 +144,10 @@ export interface ImageLayer {
   readonly virtualSize: number;
   /** Undefined for a base. */
   readonly parent: ParentClaim | undefined;
-  /** This layer's own identity (VMDK `CID`), that children record. */
+  /** This layer's own identity (VMDK `CID`, VHD UUID ...; lower-case hex), that children record. */
   readonly id: string | undefined;
+  /** Points in time inside this image, oldest first; absent for formats that have none. */
+  readonly snapshots?: readonly InternalSnapshot[];
   readonly files: readonly LayerFile[];
   /** Smallest unit in which this layer answers, in bytes (grain, block, sector). */
   readonly granularity: number;
@@ -92,7 +161,9 @@ export interface ImageLayer {
    */
   runs(offset: number, length: number): Io<LayerRun[]>;
 
-  /** Bytes this layer holds itself (data runs), from its tables; walks them, so it costs reads. */
+  /**
+   * Bytes of the disk that this layer holds itself (data and compressed runs), from its tables; walks them, so it costs reads.
+   */
   allocatedBytes(signal?: AbortSignal): Promise<number>;
 
   /** Checks every table and checksum of this layer, yielding findings as they come. Never throws for damage. */
@@ -109,6 +180,32 @@ export interface ImageFormat {
    * belongs to the format, whose `open` then says what is wrong. `prefix` holds up to 64 KiB.
    */
   detect(prefix: Uint8Array, fileName: string): boolean;
-  /** Opens one layer, never its parent. @throws CorruptError, UnsupportedError, IoError, DeniedError. */
-  open(path: string, folder: Confinement): Promise<ImageLayer>;
+  /**
+   * Opens one layer, never its parent. @param snapshot id of an internal snapshot, for formats that keep them.
+   * @throws CorruptError, UnsupportedError, IoError, DeniedError, NotFoundError when there is no such snapshot.
+   */
+  open(path: string, folder: Confinement, snapshot?: string): Promise<ImageLayer>;
+}
+
+/** What stands between an image's path and the id of a snapshot inside it. */
+const SNAPSHOT_MARK = '/@';
+
+/**
+ * The path of a snapshot inside an image, by which it is opened like an image: `/backups/web01.qcow2/@2`. No file can be below a
+ * file, so it stands for nothing else.
+ */
+export function snapshotPath(image: string, id: string): string {
+  return `${image}${SNAPSHOT_MARK}${encodeURIComponent(id)}`;
+}
+
+/** The image and snapshot id of such a path; undefined for others. */
+export function splitSnapshotPath(path: string): { readonly image: string; readonly id: string } | undefined {
+  const at = path.lastIndexOf(SNAPSHOT_MARK);
+  if (at <= 0 || path.indexOf('/', at + SNAPSHOT_MARK.length) >= 0) return undefined;
+  try {
+    return { image: path.slice(0, at), id: decodeURIComponent(path.slice(at + SNAPSHOT_MARK.length)) };
+  } catch {
+    // Not of our making: a "%" that encodes nothing.
+    return undefined;
+  }
 }

@@ -3,11 +3,11 @@
  * contiguous grains becomes one run.
  */
 import type { ByteSource } from '../storage/byte-source.ts';
-import type { LayerRun } from './image.ts';
+import type { Codec, LayerRun } from './image.ts';
 
 export class RunList {
   readonly #runs: LayerRun[] = [];
-  #kind: LayerRun['kind'] | undefined;
+  #kind: 'data' | 'zero' | 'absent' | undefined;
   #offset = 0;
   #length = 0;
   #source: ByteSource | undefined;
@@ -29,6 +29,12 @@ export class RunList {
     this.#position = position;
   }
 
+  /** `length` bytes from `offset` lie inside one compressed unit; such runs are never joined. */
+  compressed(offset: number, length: number, source: ByteSource, position: number, stored: number, codec: Codec): void {
+    this.#flush();
+    if (length > 0) this.#runs.push({ kind: 'compressed', offset, length, source, position, stored, codec });
+  }
+
   zero(offset: number, length: number): void {
     if (this.#kind === 'zero' && this.#offset + this.#length === offset) this.#length += length;
     else this.#start('zero', offset, length);
@@ -45,7 +51,7 @@ export class RunList {
     return this.#runs;
   }
 
-  #start(kind: LayerRun['kind'], offset: number, length: number): void {
+  #start(kind: 'data' | 'zero' | 'absent', offset: number, length: number): void {
     this.#flush();
     this.#kind = kind;
     this.#offset = offset;

@@ -32,15 +32,25 @@ export interface NbdDevice {
 /** How a data worker opens a device. */
 export type DeviceDescription =
   /** The chain under the image at `path`, its parents looked for inside the folder `root`. */
-  | { readonly kind: 'chain'; readonly path: string; readonly root: string; readonly mapCacheBytes?: number }
+  | {
+      readonly kind: 'chain';
+      readonly path: string;
+      readonly root: string;
+      /** Parents that the user pointed at, as `ConfinementOptions.located` has them. */
+      readonly located?: ReadonlyMap<string, string>;
+      readonly mapCacheBytes?: number;
+    }
   /** One local file, byte for byte. */
   | { readonly kind: 'file'; readonly path: string };
 
 /** Opens a device on this thread. @throws what opening the chain or the file throws. */
 export async function openDevice(description: DeviceDescription): Promise<NbdDevice> {
   if (description.kind === 'file') return new FileDevice(LocalFile.open(description.path, { synchronous: true }));
-  const folder = new Confinement(description.root, { synchronous: true });
-  const { mapCacheBytes } = description;
+  const { mapCacheBytes, located } = description;
+  const folder = new Confinement(description.root, {
+    synchronous: true,
+    ...(located === undefined ? {} : { located }),
+  });
   const disk = await openChain(description.path, folder, {
     synchronous: true,
     ...(mapCacheBytes === undefined ? {} : { mapCacheBytes }),

@@ -3,7 +3,7 @@
  * about formats; it opens, keeps and lets go. What only some operations need is loaded when they are asked for: the command line
  * starts an engine for every listing.
  */
-import { basename } from 'node:path';
+import { basename, resolve } from 'node:path';
 import type {
   ChainliftApi,
   DiskInfo,
@@ -30,6 +30,7 @@ import { directoryChanges } from './changes.ts';
 import { copyTitle, findSources, isOfBackup } from './copy-sources.ts';
 import { homeFolder } from './home.ts';
 import { entryRow, listRows } from './listing.ts';
+import { LocatedParents } from './located.ts';
 import { NbdExports } from './nbd-exports.ts';
 import type { OpenPoint, PointLocation } from './open-point.ts';
 import { PointPool } from './point-pool.ts';
@@ -40,8 +41,10 @@ import { diskIndex, Targets } from './targets.ts';
 export interface EngineOptions {
   /** Read on the calling thread: right for the command line, wrong where a window waits. */
   readonly synchronous?: boolean;
-  /** Where recent repositories are remembered; null: nowhere. */
+  /** Where recent repositories and located parents are remembered; null: nowhere. */
   readonly configFolder?: string | null;
+  /** Put what is scanned on the list of recent repositories; true when absent. */
+  readonly remember?: boolean;
 }
 
 export interface Engine {
@@ -56,12 +59,13 @@ const MAX_PREVIEW = 4 << 20;
 
 export function createEngine(options: EngineOptions = {}): Engine {
   const synchronous = options.synchronous ?? false;
-  const targets = new Targets(synchronous);
+  const configFolder = options.configFolder === undefined ? defaultConfigFolder() : options.configFolder;
+  const located = new LocatedParents(configFolder ?? undefined);
+  const targets = new Targets(synchronous, located);
   const pool = new PointPool(synchronous);
   const tasks = new TaskManager<TaskSnapshot['kind'], TaskResult>();
   const exports = new NbdExports();
-  const recent =
-    options.configFolder === null ? undefined : new RecentRepositories(options.configFolder ?? defaultConfigFolder());
+  const recent = configFolder === null || options.remember === false ? undefined : new RecentRepositories(configFolder);
 
   async function use<T>(target: Target, body: (point: OpenPoint, location: PointLocation) => Promise<T>): Promise<T> {
     const location = await targets.locate(target);
@@ -363,6 +367,25 @@ export function createEngine(options: EngineOptions = {}): Engine {
       }));
     },
 
+    async convert(request) {
+      const location = await targets.locate(request.target);
+      const index = diskIndex(location, request.target);
+      const { convertPoint } = await import('./convert.ts');
+      return convertPoint(request, location, index, tasks);
+    },
+
+    async locateParent(request) {
+      const found = await located.locate(request);
+      targets.forget(request.source);
+      await pool.forget(resolve(request.source));
+      return found;
+    },
+    async forgetParent(request) {
+      await located.forget(request);
+      targets.forget(request.source);
+      await pool.forget(resolve(request.source));
+    },
+
     watchTasks: () => tasks.watchAll(),
     watchTask: ({ id }) => tasks.watch(id),
     async cancelTask({ id }) {
@@ -415,6 +438,7 @@ async function fileSystemInfo(point: OpenPoint, volume: string) {
 
 function continuesRun(a: MapRun, b: MapRun): boolean {
   if (a.kind !== b.kind || a.layer !== b.layer || a.file !== b.file) return false;
+  if (a.kind === 'compressed') return a.position === b.position;
   return a.kind === 'zero' || a.position! + a.length === b.position;
 }
 

@@ -2,7 +2,9 @@
 import type { ExportInfo, ExportRequest } from '../../../preload/api.ts';
 import { CancelledError, NotFoundError, UsageError } from '../errors.ts';
 import { exportCommands } from '../nbd/commands.ts';
+import type { DeviceDescription } from '../nbd/device.ts';
 import type { NbdServer } from '../nbd/server.ts';
+import type { Confinement } from '../storage/confinement.ts';
 import { changeStream } from '../task/change-stream.ts';
 import type { PointLocation } from './open-point.ts';
 
@@ -40,7 +42,7 @@ export class NbdExports {
     const { startNbdServer } = await import('../nbd/server.ts');
     if (this.#closed) throw new CancelledError('The export');
     const starting = startNbdServer({
-      exports: [{ name, description, device: { kind: 'chain', path, root: location.folder.root } }],
+      exports: [{ name, description, device: chainDevice(path, location.folder) }],
       listen: listenAddress(request),
       ...(request.workers === undefined ? {} : { workers: request.workers }),
     });
@@ -106,6 +108,10 @@ export class NbdExports {
     });
     await Promise.all([...running.map(({ server }) => server.close()), ...late]);
   }
+}
+
+function chainDevice(path: string, { root, options }: Confinement): DeviceDescription {
+  return { kind: 'chain', path, root, ...(options.located === undefined ? {} : { located: options.located }) };
 }
 
 function infoOf({ id, server, request, name, description, started }: RunningExport): ExportInfo {

@@ -9,6 +9,7 @@ import type { ScanOptions } from '../catalog/catalog.ts';
 import type { Catalog } from '../catalog/model.ts';
 import { IoError, NotFoundError, UsageError } from '../errors.ts';
 import { Confinement } from '../storage/confinement.ts';
+import type { LocatedParents } from './located.ts';
 import type { PointLocation } from './open-point.ts';
 
 const KEEP_CATALOGS = 16;
@@ -16,9 +17,16 @@ const KEEP_CATALOGS = 16;
 export class Targets {
   readonly #catalogs = new Map<string, Promise<Catalog>>();
   readonly #synchronous: boolean;
+  readonly #located: LocatedParents;
 
-  constructor(synchronous: boolean) {
+  constructor(synchronous: boolean, located: LocatedParents) {
     this.#synchronous = synchronous;
+    this.#located = located;
+  }
+
+  /** The catalog of this source has to be read anew. */
+  forget(source: string): void {
+    this.#catalogs.delete(resolve(source));
   }
 
   /**
@@ -28,7 +36,8 @@ export class Targets {
   async scan(source: string, options: Pick<ScanOptions, 'signal' | 'onImage'> = {}): Promise<Catalog> {
     const path = resolve(source);
     const { scanRepository } = await import('../catalog/catalog.ts');
-    const catalog = await scanRepository(path, { synchronous: this.#synchronous, ...options });
+    const located = await this.#located.of(path);
+    const catalog = await scanRepository(path, { synchronous: this.#synchronous, located, ...options });
     this.#keep(path, Promise.resolve(catalog));
     return catalog;
   }
@@ -71,14 +80,15 @@ export class Targets {
     };
   }
 
-  #imageLocation(source: string, target: Target): PointLocation {
+  async #imageLocation(source: string, target: Target): Promise<PointLocation> {
     const name = basename(source);
     if (target.vm !== undefined && target.vm !== name)
       throw new NotFoundError(`VM "${target.vm}"`, { choices: [name] });
     if (target.point !== undefined && target.point !== name) {
       throw new NotFoundError(`Point "${target.point}"`, { choices: [name] });
     }
-    const folder = new Confinement(dirname(source), { synchronous: this.#synchronous });
+    const located = await this.#located.of(source);
+    const folder = new Confinement(dirname(source), { synchronous: this.#synchronous, located });
     return { source, vm: name, point: name, pointName: name, folder, disks: [{ index: 0, file: name, path: source }] };
   }
 

@@ -9,21 +9,113 @@
 import { realpathSync, statSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { DeniedError, IoError, NotFoundError } from '../errors.ts';
-import { LocalFile, type LocalFileOptions } from './local-file.ts';
+import type { Archive, OpenFile } from './archive/archive.ts';
+import { openArchive } from './archive/open-archive.ts';
+import { LocalFile } from './local-file.ts';
+
+export interface ConfinementOptions {
+  readonly synchronous?: boolean;
+  /**
+   * Parents that the user pointed at, by the real path of the child: real paths, which may lie outside the folder. Only these
+   * files and what lies beside them are reached through it.
+   */
+  readonly located?: ReadonlyMap<string, string>;
+}
 
 export class Confinement {
   /** Real path of the folder. */
   readonly root: string;
-  readonly #options: LocalFileOptions;
+  readonly options: ConfinementOptions;
+  /** Mounted archives by the real path of their file; undefined for files that turned out to be none. */
+  readonly #archives = new Map<string, Archive | undefined>();
+  readonly #mounting = new Map<string, Promise<Archive | undefined>>();
+  /** Folders of located parents, by their real path. */
+  readonly #beside = new Map<string, Confinement>();
 
   /** @throws IoError when the folder does not exist. */
-  constructor(folder: string, options: { synchronous?: boolean } = {}) {
+  constructor(folder: string, options: ConfinementOptions = {}) {
     try {
       this.root = realpathSync(folder);
     } catch (error) {
       throw new IoError(`${folder} cannot be opened`, { source: folder }, error);
     }
-    this.#options = options;
+    this.options = options;
+  }
+
+  /**
+   * Makes the members of an archive of this folder files below it. Costs reading its index, once.
+   * @returns undefined when the file is no archive. @throws CorruptError, UnsupportedError, IoError, DeniedError.
+   */
+  async mount(path: string): Promise<Archive | undefined> {
+    const real = this.realPath(path);
+    if (this.#archives.has(real)) return this.#archives.get(real);
+    let mounting = this.#mounting.get(real);
+    if (mounting === undefined) {
+      mounting = this.#mount(real).finally(() => this.#mounting.delete(real));
+      this.#mounting.set(real, mounting);
+    }
+    return mounting;
+  }
+
+  async #mount(real: string): Promise<Archive | undefined> {
+    const file = LocalFile.open(real, { ...this.#reading, name: this.label(real) });
+    const archive = await openArchive(file);
+    if (archive === undefined) await file.close();
+    this.#archives.set(real, archive);
+    return archive;
+  }
+
+  /**
+   * Mounts the archive that `path` leads through, if it does and it is not yet mounted: `web01.ova/disk1.vmdk`. Call it before
+   * what takes a path from outside. @throws as `mount`; a path that leads nowhere is left to whoever opens it.
+   */
+  async mountAbove(path: string): Promise<void> {
+    refuseNul(path);
+    for (let at = dirname(resolve(this.root, path)); this.#inside(at) && at !== this.root; at = dirname(at)) {
+      if (!isFile(at, this.label(at))) continue;
+      await this.mount(at);
+      return;
+    }
+  }
+
+  /** The mounted archive that `path` lies in, and the rest of the path; undefined for ordinary files. */
+  archiveOf(path: string): { readonly archive: Archive; readonly member: string } | undefined {
+    if (this.#archives.size === 0) return undefined;
+    const whole = resolve(this.root, path);
+    for (let at = dirname(whole); at.length > this.root.length; at = dirname(at)) {
+      const archive = this.#archives.get(at);
+      if (archive !== undefined) return { archive, member: relative(at, whole).split(sep).join('/') };
+    }
+    return undefined;
+  }
+
+  /** The parent that the user pointed at for the image at `child` (a real path), and the folder that confines it. */
+  locatedParent(child: string): { readonly path: string; readonly folder: Confinement } | undefined {
+    const path = this.options.located?.get(child);
+    if (path === undefined) return undefined;
+    if (this.#inside(path)) return { path, folder: this };
+    const place = dirname(path);
+    let folder = this.#beside.get(place);
+    if (folder === undefined) {
+      folder = new Confinement(place, this.options);
+      this.#beside.set(place, folder);
+    }
+    return { path, folder };
+  }
+
+  /** Closes mounted archives. Files opened from them can't be read any more. */
+  async close(): Promise<void> {
+    const archives = [...this.#archives.values()];
+    this.#archives.clear();
+    await Promise.all([
+      ...archives.map((archive) => archive?.close()),
+      ...[...this.#beside.values()].map((folder) => folder.close()),
+    ]);
+    this.#beside.clear();
+  }
+
+  get #reading(): { synchronous?: boolean } {
+    return this.options.synchronous === undefined ? {} : { synchronous: this.options.synchronous };
   }
 
   /** The path relative to the root, with forward slashes: what reports and errors call a file. */
@@ -50,6 +142,8 @@ export class Confinement {
     try {
       real = realpathSync(whole);
     } catch (error) {
+      const member = this.#member(whole);
+      if (member !== undefined) return member;
       throw new IoError(`${this.label(whole)} cannot be opened`, { source: this.label(whole) }, error);
     }
     if (!this.#inside(real)) throw this.#leaves(path, real);
@@ -60,10 +154,18 @@ export class Confinement {
     return new DeniedError(`"${path}"`, 'it leaves the opened folder', { path, target, root: this.root });
   }
 
-  /** Opens a file of the folder. @throws DeniedError, IoError. */
-  open(path: string): LocalFile {
+  /** The path itself when it is that of a member of a mounted archive. */
+  #member(whole: string): string | undefined {
+    const inside = this.archiveOf(whole);
+    return inside?.archive.member(inside.member) === undefined ? undefined : whole;
+  }
+
+  /** Opens a file of the folder, or a member of a mounted archive in it. @throws DeniedError, IoError. */
+  open(path: string): OpenFile {
     const real = this.realPath(path);
-    return LocalFile.open(real, { ...this.#options, name: this.label(real) });
+    const inside = this.archiveOf(real);
+    if (inside !== undefined) return inside.archive.open(inside.member, this.label(real));
+    return LocalFile.open(real, { ...this.#reading, name: this.label(real) });
   }
 
   /**
@@ -85,8 +187,10 @@ export class Confinement {
       : [resolve(folder, ...parts.names), resolve(folder, ...components(recorded.replaceAll('\\', '/')))];
     for (const candidate of candidates) {
       if (!parts.absolute && !this.#inside(candidate)) throw this.#leaves(recorded, candidate);
-      if (!this.#inside(candidate) || !isFile(candidate, this.label(candidate))) continue;
-      return this.realPath(candidate);
+      if (!this.#inside(candidate)) continue;
+      if (isFile(candidate, this.label(candidate)) || this.#member(candidate) !== undefined) {
+        return this.realPath(candidate);
+      }
     }
     throw new NotFoundError(`"${recorded}"`, { recorded, lookedIn: this.label(folder) });
   }

@@ -548,6 +548,9 @@ export function fakeApi(options: { readonly rows?: number; readonly empty?: bool
     verify: async () => runTask('verify', 'Verify before-upgrade', { kind: 'verify', findings: [], disksChecked: 1 }),
     watchTasks: () => taskChanges.stream([...tasks.values()]),
     watchTask: ({ id }) => (id.startsWith(SCAN) ? scanEnd(id.slice(SCAN.length)) : taskChanges.stream([])),
+    convert: async () => Promise.reject(new FakeError(damage)),
+    locateParent: async ({ child, parent }) => ({ child, parent, proved: true, findings: [] }),
+    forgetParent: async () => undefined,
     cancelTask: async ({ id }) => {
       const task = tasks.get(id);
       if (task !== undefined) setTask({ ...task, state: 'cancelled' });

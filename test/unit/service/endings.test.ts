@@ -25,7 +25,7 @@ const location = {
   vm: 'web01',
   point: '2',
   pointName: 'before-upgrade',
-  folder: { root: '/backups' },
+  folder: { root: '/backups', options: {} },
   disks: [{ index: 0, file: 'a.vmdk', path: '/backups/a.vmdk' }],
 } as unknown as PointLocation;
 

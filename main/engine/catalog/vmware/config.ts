@@ -7,9 +7,11 @@
  *
  * A line that is none is reported and passed over: one broken line must not hide a VM.
  */
+
 import { CorruptError } from '../../errors.ts';
 import type { Finding } from '../../image/image.ts';
 import type { Confinement } from '../../storage/confinement.ts';
+import { oneLine } from '../text.ts';
 
 /** Larger files are none of VMware's: real ones are a few KiB, one with a thousand snapshots of ten disks about 1 MiB. */
 export const MAX_CONFIG_BYTES = 8 << 20;
@@ -118,17 +120,6 @@ export function integerOf(config: Config, key: string, least: number, most: numb
   if (value === undefined || !/^-?\d{1,15}$/.test(value)) return undefined;
   const number = Number(value);
   return number >= least && number <= most ? number : undefined;
-}
-
-/**
- * A name on one line, of at most 1,024 characters. Control characters and marks of writing direction, which a terminal or a list
- * would act upon, become spaces.
- */
-export function oneLine(text: string): string {
-  return text
-    .replace(/[\p{Cc}\u2028-\u202e\u2066-\u2069]+/gu, ' ')
-    .trim()
-    .slice(0, 1_024);
 }
 
 function shorten(text: string): string {

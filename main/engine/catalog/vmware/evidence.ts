@@ -13,21 +13,12 @@ import { findingFromError } from '../../chain/verify.ts';
 import { CancelledError, ChainliftError } from '../../errors.ts';
 import type { Finding } from '../../image/image.ts';
 import type { Confinement } from '../../storage/confinement.ts';
+import type { Evidence } from '../drafts.ts';
 import { vssManifestUid } from '../files.ts';
-import type { Consistency } from '../model.ts';
-import { oneLine } from './config.ts';
+import { oneLine } from '../text.ts';
 import type { VmsdSnapshot } from './vmsd.ts';
 import { readSavedState } from './vmsn.ts';
 import type { VmxMachine } from './vmx.ts';
-
-export interface Evidence {
-  readonly memory: boolean;
-  readonly quiesced: boolean;
-  readonly consistency: Consistency;
-  /** Real paths of the files that belong to this point. */
-  readonly used: readonly string[];
-  readonly findings: readonly Finding[];
-}
 
 /** What the guest's VSS writers left in a folder, by the uid in the name; empty for a name without one. */
 export function vssManifests(files: readonly string[]): ReadonlyMap<string, string> {

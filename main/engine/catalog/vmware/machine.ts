@@ -4,15 +4,15 @@ import { findingFromError } from '../../chain/verify.ts';
 import { CancelledError, ChainliftError } from '../../errors.ts';
 import type { Finding } from '../../image/image.ts';
 import type { Confinement } from '../../storage/confinement.ts';
+import { type Draft, draftOf, finishDrafts, folderLabel } from '../drafts.ts';
 import { isCompanionName } from '../files.ts';
-import { inHistoryOrder, withLastIntact } from '../history.ts';
 import type { LayerIndex } from '../layers.ts';
-import type { RestorePoint, VirtualMachine } from '../model.ts';
+import { type ScannedDisk, scanDisks } from '../point-disks.ts';
+import type { MachineReader, ScannedMachine } from '../reader.ts';
 import { type Config, readConfig } from './config.ts';
-import { currentEvidence, type Evidence, snapshotEvidence, vssManifests } from './evidence.ts';
-import { changedBytesOf, compareWithParent, type ScannedDisk, scanDisks } from './point-disks.ts';
+import { currentEvidence, snapshotEvidence, vssManifests } from './evidence.ts';
 import { readSnapshotTree, type SnapshotTree, type VmsdSnapshot } from './vmsd.ts';
-import { readMachine, type VmxMachine } from './vmx.ts';
+import { compareNodes, readMachine, type VmxMachine } from './vmx.ts';
 
 /** The files that describe one VM; at least one of the two is there. */
 export interface MachineFiles {
@@ -23,20 +23,6 @@ export interface MachineFiles {
   /** Real paths. */
   readonly vmx?: string;
   readonly vmsd?: string;
-}
-
-export interface ScannedMachine {
-  readonly vm: VirtualMachine;
-  /** Real paths of every file that its points consist of. */
-  readonly used: ReadonlySet<string>;
-  /** A disk of it could be opened. If none could (encrypted, all gone), its folder's images are looked at on their own. */
-  readonly opened: boolean;
-}
-
-interface Draft {
-  readonly point: Omit<RestorePoint, 'findings'>;
-  readonly disks: readonly ScannedDisk[];
-  readonly findings: Finding[];
 }
 
 /** Reads one VM. What is broken in it is told in its findings. @throws CancelledError. */
@@ -76,7 +62,7 @@ export async function scanMachine(files: MachineFiles, index: LayerIndex): Promi
   }
   let parent = tree?.current;
   if (machine !== undefined) {
-    const disks = await scanDisks(machine.disks, files.vmx!, machine.workingFolder, index);
+    const disks = await scanDisks(inBusOrder(machine.disks), files.vmx!, machine.workingFolder, index);
     if (parent === undefined) {
       parent = standsOn(disks, drafts);
       if (parent !== undefined) {
@@ -91,7 +77,7 @@ export async function scanMachine(files: MachineFiles, index: LayerIndex): Promi
     }
     drafts.push(await currentDraft(machine, disks, files.vmx!, parent, index, used));
   }
-  const points = finish(drafts, parent);
+  const points = finishDrafts(drafts, parent);
   const fallback = basename(files.vmx ?? files.vmsd!).replace(/\.(vmx|vmsd)$/i, '');
   return {
     vm: {
@@ -109,11 +95,6 @@ export async function scanMachine(files: MachineFiles, index: LayerIndex): Promi
     used,
     opened: drafts.some(({ disks }) => disks.some(({ chain }) => chain.layers.length > 0)),
   };
-}
-
-/** A folder relative to the repository, `.` for the repository itself. */
-export function folderLabel(path: string, folder: Confinement): string {
-  return path === folder.root ? '.' : folder.label(path);
 }
 
 async function configOf(
@@ -148,7 +129,7 @@ async function snapshotDraft(
   index: LayerIndex,
   used: Set<string>,
 ): Promise<Draft> {
-  const disks = await scanDisks(snapshot.disks, vmsd, machine?.workingFolder, index);
+  const disks = await scanDisks(inBusOrder(snapshot.disks), vmsd, machine?.workingFolder, index);
   const evidence = await snapshotEvidence(snapshot, vmsd, manifests, tree.snapshots.length === 1, index.folder);
   const about = {
     id: snapshot.id,
@@ -186,6 +167,10 @@ async function currentDraft(
   return draft;
 }
 
+function inBusOrder<T extends { readonly node: string | undefined }>(disks: readonly T[]): T[] {
+  return [...disks].sort((a, b) => compareNodes(a.node, b.node));
+}
+
 /** The snapshot whose disk lies nearest below the present disks; undefined when none does. */
 function standsOn(disks: readonly ScannedDisk[], snapshots: readonly Draft[]): string | undefined {
   const frozenBy = new Map<string, string>();
@@ -211,59 +196,6 @@ function addRedoLog(recorded: string, vmx: string, folder: Confinement, used: Se
   }
 }
 
-async function draftOf(
-  about: Omit<RestorePoint, 'memory' | 'quiesced' | 'consistency' | 'disks' | 'changedBytes' | 'findings'>,
-  disks: readonly ScannedDisk[],
-  evidence: Evidence,
-  index: LayerIndex,
-  used: Set<string>,
-): Promise<Draft> {
-  for (const path of evidence.used) used.add(path);
-  for (const { disk } of disks) if (disk.path !== undefined) await index.claim(disk.path, used);
-  const described = disks.map(({ disk }) => disk);
-  const changedBytes = changedBytesOf(described);
-  return {
-    point: {
-      ...about,
-      memory: evidence.memory,
-      quiesced: evidence.quiesced,
-      consistency: evidence.consistency,
-      disks: described,
-      ...(changedBytes === undefined ? {} : { changedBytes }),
-    },
-    disks,
-    findings: [...evidence.findings, ...disks.flatMap((disk) => disk.findings)],
-  };
-}
-
-/** Compares every point with the one before, says which point is the last intact one, and puts them in order. */
-function finish(drafts: readonly Draft[], currentParent: string | undefined): RestorePoint[] {
-  const byId = new Map(drafts.map((draft) => [draft.point.id, draft]));
-  const named = ({ point, disks }: Draft) => ({ name: point.name, current: point.current, disks });
-  const points = drafts.map((draft): RestorePoint => {
-    const parent = draft.point.parent === undefined ? undefined : byId.get(draft.point.parent);
-    const findings = [
-      ...draft.findings,
-      ...compareWithParent(named(draft), parent === undefined ? undefined : named(parent)),
-      ...goneDisks(draft, parent),
-    ];
-    return { ...draft.point, currentParent: draft.point.id === currentParent, findings };
-  });
-  return withLastIntact(inHistoryOrder(points));
-}
-
-/** Disks that the point before has and this one lacks: removed in between, or left out of the snapshot. */
-function goneDisks(draft: Draft, parent: Draft | undefined): Finding[] {
-  const here = new Set(draft.point.disks.map((disk) => disk.node));
-  const gone = (parent?.point.disks ?? []).filter((disk) => disk.node !== undefined && !here.has(disk.node));
-  return gone.map((disk) => ({
-    severity: 'note',
-    code: 'disk-gone',
-    message: `${disk.node} (${disk.file}) is in "${parent!.point.name}" before this point, and not in this one`,
-    structure: disk.node!,
-  }));
-}
-
 /** Which .vmx and .vmsd of a folder belong together: by name; where there is one of each, those two. */
 export function pairMachineFiles(folder: { path: string; files: readonly string[] }): MachineFiles[] {
   const ending = (suffix: string) =>
@@ -284,6 +216,19 @@ export function pairMachineFiles(folder: { path: string; files: readonly string[
   for (const name of vmsd) if (!paired.has(name)) machines.push({ ...place, vmsd: real(name) });
   return machines;
 }
+
+/** VMs that a .vmx or .vmsd of the folder describes. */
+export const vmwareReader: MachineReader = {
+  origin: 'vmware',
+  async scan(place, index) {
+    const machines: ScannedMachine[] = [];
+    for (const files of pairMachineFiles(place)) {
+      const scanned = await scanMachine(files, index);
+      if (!isEmptyMachine(files, scanned)) machines.push(scanned);
+    }
+    return machines;
+  },
+};
 
 /** True when a machine known only by its .vmsd has nothing to show: VMware leaves empty ones. */
 export function isEmptyMachine(files: MachineFiles, scanned: ScannedMachine): boolean {

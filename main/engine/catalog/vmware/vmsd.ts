@@ -10,7 +10,8 @@
  */
 import type { Finding } from '../../image/image.ts';
 import { withoutLoops } from '../history.ts';
-import { type Config, flagOf, integerOf, oneLine, textOf } from './config.ts';
+import { oneLine } from '../text.ts';
+import { type Config, flagOf, integerOf, textOf } from './config.ts';
 
 /** Snapshots read at most; VMware itself allows 32 in a chain and warns above 3. */
 export const MAX_SNAPSHOTS = 4_096;

@@ -7,7 +7,8 @@
  */
 import { NeedsKeyError } from '../../errors.ts';
 import type { Finding } from '../../image/image.ts';
-import { type Config, flagOf, integerOf, oneLine, parseFlag, textOf } from './config.ts';
+import { oneLine } from '../text.ts';
+import { type Config, flagOf, integerOf, parseFlag, textOf } from './config.ts';
 
 export interface VmxDisk {
   /** `scsi0:0`. */

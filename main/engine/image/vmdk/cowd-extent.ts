@@ -5,8 +5,8 @@
  */
 import { Fields } from '../../binary.ts';
 import { CorruptError, UnsupportedError } from '../../errors.ts';
+import type { OpenFile } from '../../storage/archive/archive.ts';
 import type { Io } from '../../storage/io.ts';
-import type { LocalFile } from '../../storage/local-file.ts';
 import type { Finding } from '../image.ts';
 import type { RunList } from '../run-list.ts';
 import type { Extent } from './extent.ts';
@@ -20,7 +20,7 @@ const FAMILY = 'COWD';
 const HEADER = 'COWD header';
 
 /** Reads and checks the header of an ESX Server sparse extent. @throws CorruptError, UnsupportedError, IoError. */
-export async function readCowdHeader(file: LocalFile): Promise<CowDiskHeader> {
+export async function readCowdHeader(file: OpenFile): Promise<CowDiskHeader> {
   if (file.size < layout.COWDISK_HEADER_BYTES) {
     throw new CorruptError(HEADER, {
       source: file.name,
@@ -49,7 +49,7 @@ export async function readCowdHeader(file: LocalFile): Promise<CowDiskHeader> {
 
 export class CowdExtent implements Extent {
   readonly kind = 'cowd';
-  readonly file: LocalFile;
+  readonly file: OpenFile;
   readonly size: number;
   readonly header: CowDiskHeader;
   readonly #map: GrainMap;
@@ -58,7 +58,7 @@ export class CowdExtent implements Extent {
    * The extent over a header that `readCowdHeader` has checked. `size` is what the descriptor says it covers, in bytes.
    * @throws CorruptError when the size is not the header's, or the grain directory is too short or not in the file.
    */
-  constructor(file: LocalFile, header: CowDiskHeader, size: number) {
+  constructor(file: OpenFile, header: CowDiskHeader, size: number) {
     this.file = file;
     this.header = header;
     this.size = size;

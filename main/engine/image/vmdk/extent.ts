@@ -1,7 +1,7 @@
 /** One extent of a VMDK: a stretch of its disk and where the bytes of that stretch are. */
 import { DeniedError } from '../../errors.ts';
+import type { OpenFile } from '../../storage/archive/archive.ts';
 import type { Io } from '../../storage/io.ts';
-import type { LocalFile } from '../../storage/local-file.ts';
 import type { Finding } from '../image.ts';
 import type { RunList } from '../run-list.ts';
 import { SECTOR } from './layout.ts';
@@ -14,7 +14,7 @@ export interface Extent {
   /** Smallest unit in which it answers, in bytes. */
   readonly granularity: number;
   /** Undefined where no file stands behind it. */
-  readonly file: LocalFile | undefined;
+  readonly file: OpenFile | undefined;
   /** A stretch whose tables are cheap to hold at once: the step of whoever walks the whole extent. */
   readonly step: number;
   /** Facts of the format for `info`. */

@@ -1,7 +1,7 @@
 /** FLAT and VMFS extents: a stretch of a file whose bytes are the disk's bytes. */
 import { CorruptError } from '../../errors.ts';
+import type { OpenFile } from '../../storage/archive/archive.ts';
 import type { Io } from '../../storage/io.ts';
-import type { LocalFile } from '../../storage/local-file.ts';
 import type { Finding } from '../image.ts';
 import type { RunList } from '../run-list.ts';
 import type { Extent } from './extent.ts';
@@ -11,7 +11,7 @@ export class FlatExtent implements Extent {
   readonly kind = 'flat';
   readonly granularity = SECTOR;
   readonly properties = {};
-  readonly file: LocalFile;
+  readonly file: OpenFile;
   readonly size: number;
   readonly #start: number;
 
@@ -19,7 +19,7 @@ export class FlatExtent implements Extent {
    * `size` bytes from `start` of `file`. The extent does not read it yet.
    * @throws CorruptError when the file ends before the extent does: it was cut off, and the rest of the disk is not there.
    */
-  constructor(file: LocalFile, start: number, size: number) {
+  constructor(file: OpenFile, start: number, size: number) {
     if (start + size > file.size) {
       throw new CorruptError('VMDK flat extent', {
         source: file.name,

@@ -1,7 +1,7 @@
 /** Opens what the extent lines of a descriptor name: looks the files up inside the opened folder and reads their headers. */
 import { CorruptError, DeniedError, NotFoundError, UnsupportedError } from '../../errors.ts';
+import type { OpenFile } from '../../storage/archive/archive.ts';
 import type { Confinement } from '../../storage/confinement.ts';
-import type { LocalFile } from '../../storage/local-file.ts';
 import { CowdExtent, readCowdHeader } from './cowd-extent.ts';
 import type { Descriptor, DescriptorExtent } from './descriptor.ts';
 import { type Extent, NoAccessExtent, ZeroExtent } from './extent.ts';
@@ -75,7 +75,7 @@ function refuseElsewhere(name: string, source: string): void {
   }
 }
 
-function findFile(descriptor: Descriptor, name: string, path: string, folder: Confinement): LocalFile {
+function findFile(descriptor: Descriptor, name: string, path: string, folder: Confinement): OpenFile {
   let found: string;
   try {
     found = folder.resolveRecorded(name, path);
@@ -98,7 +98,7 @@ function findFile(descriptor: Descriptor, name: string, path: string, folder: Co
 }
 
 /** SPARSE and VMFSSPARSE are told apart by what the file is: writers have mixed the words. */
-async function openSparse(file: LocalFile, size: number): Promise<Extent> {
+async function openSparse(file: OpenFile, size: number): Promise<Extent> {
   const prefix = await file.read(0, Math.min(8, file.size));
   switch (vmdkMagic(prefix)) {
     case 'sparse':

@@ -6,8 +6,8 @@
  */
 import { Fields } from '../../binary.ts';
 import { CorruptError, UnsupportedError } from '../../errors.ts';
+import type { OpenFile } from '../../storage/archive/archive.ts';
 import type { Io } from '../../storage/io.ts';
-import type { LocalFile } from '../../storage/local-file.ts';
 import type { Finding } from '../image.ts';
 import type { RunList } from '../run-list.ts';
 import type { Extent } from './extent.ts';
@@ -20,7 +20,7 @@ const FAMILY = 'VMDK';
 const HEADER = 'VMDK sparse extent header';
 
 /** Reads and checks the header of a hosted sparse extent. @throws CorruptError, UnsupportedError, IoError. */
-export async function readSparseHeader(file: LocalFile): Promise<SparseExtentHeader> {
+export async function readSparseHeader(file: OpenFile): Promise<SparseExtentHeader> {
   if (file.size < layout.SPARSE_HEADER_BYTES) {
     throw new CorruptError(HEADER, {
       source: file.name,
@@ -71,7 +71,7 @@ function refuseFeatures(header: SparseExtentHeader, source: string): void {
   }
 }
 
-function checkNumbers(header: SparseExtentHeader, fields: Fields, file: LocalFile): void {
+function checkNumbers(header: SparseExtentHeader, fields: Fields, file: OpenFile): void {
   const at = layout.SparseExtentHeaderOffsets;
   const { grainSize, numGTEsPerGT, capacity, overHead } = header;
   fields.require(
@@ -102,7 +102,7 @@ function checkNumbers(header: SparseExtentHeader, fields: Fields, file: LocalFil
 
 export class SparseExtent implements Extent {
   readonly kind = 'sparse';
-  readonly file: LocalFile;
+  readonly file: OpenFile;
   readonly size: number;
   readonly header: SparseExtentHeader;
   readonly #map: GrainMap;
@@ -113,7 +113,7 @@ export class SparseExtent implements Extent {
    * The extent over a header that `readSparseHeader` has checked. `size` is what the descriptor says it covers, in bytes.
    * @throws CorruptError when the size is not the header's, or when neither grain directory lies in the file.
    */
-  constructor(file: LocalFile, header: SparseExtentHeader, size: number) {
+  constructor(file: OpenFile, header: SparseExtentHeader, size: number) {
     this.file = file;
     this.header = header;
     this.size = size;
@@ -200,7 +200,7 @@ export class SparseExtent implements Extent {
 }
 
 /** A note: the writer had the extent open when it stopped, or has it open still. */
-export function uncleanShutdown(file: LocalFile, structure: string, position: number): Finding {
+export function uncleanShutdown(file: OpenFile, structure: string, position: number): Finding {
   return {
     severity: 'note',
     code: 'unclean-shutdown',
@@ -217,7 +217,7 @@ export function uncleanShutdown(file: LocalFile, structure: string, position: nu
 /** A finding: header and descriptor differ by less than a grain. */
 export function sizeDiffers(
   structure: string,
-  file: LocalFile,
+  file: OpenFile,
   position: number,
   size: number,
   capacity: number,
@@ -240,7 +240,7 @@ export function sizeDiffers(
  */
 export function checkExtentSize(
   structure: string,
-  file: LocalFile,
+  file: OpenFile,
   position: number,
   size: number,
   capacity: number,

@@ -8,10 +8,10 @@
  */
 import { basename } from 'node:path';
 import { CorruptError, NotFoundError, throwIfCancelled, UnsupportedError } from '../../errors.ts';
+import type { OpenFile } from '../../storage/archive/archive.ts';
 import { checkRange } from '../../storage/byte-source.ts';
 import type { Confinement } from '../../storage/confinement.ts';
 import { type Io, runAsync } from '../../storage/io.ts';
-import type { LocalFile } from '../../storage/local-file.ts';
 import type { Finding, ImageLayer, LayerFile, LayerRun, ParentClaim } from '../image.ts';
 import { RunList } from '../run-list.ts';
 import { type Descriptor, MAX_DESCRIPTOR_BYTES, parseDescriptor } from './descriptor.ts';
@@ -69,7 +69,7 @@ function isText(prefix: Uint8Array): boolean {
   return text.length > 0 && text.every((byte) => byte >= 0x20 || byte === 0x09 || byte === 0x0a || byte === 0x0d);
 }
 
-async function separateDescriptor(file: LocalFile): Promise<Descriptor> {
+async function separateDescriptor(file: OpenFile): Promise<Descriptor> {
   if (file.size > MAX_DESCRIPTOR_BYTES) {
     throw new CorruptError('VMDK descriptor', {
       source: file.name,
@@ -81,7 +81,7 @@ async function separateDescriptor(file: LocalFile): Promise<Descriptor> {
   return parseDescriptor(await file.read(0, file.size), file.name);
 }
 
-async function openSeparate(file: LocalFile, prefix: Uint8Array, folder: Confinement): Promise<ImageLayer> {
+async function openSeparate(file: OpenFile, prefix: Uint8Array, folder: Confinement): Promise<ImageLayer> {
   if (!isText(prefix)) {
     if (/-rdmp?\.vmdk$/i.test(file.name)) {
       throw new UnsupportedError('VMDK raw device mapping', { source: file.name });
@@ -104,7 +104,7 @@ async function openSeparate(file: LocalFile, prefix: Uint8Array, folder: Confine
   }
 }
 
-async function embeddedDescriptor(file: LocalFile) {
+async function embeddedDescriptor(file: OpenFile) {
   const header = await readSparseHeader(file);
   const { descriptorOffset, descriptorSize } = header;
   if (descriptorOffset === 0 || descriptorSize === 0) return { header, descriptor: undefined };
@@ -122,7 +122,7 @@ async function embeddedDescriptor(file: LocalFile) {
   return { header, descriptor: bytes[0] === 0 ? undefined : parseDescriptor(bytes, file.name, position) };
 }
 
-async function openEmbedded(file: LocalFile, folder: Confinement): Promise<ImageLayer> {
+async function openEmbedded(file: OpenFile, folder: Confinement): Promise<ImageLayer> {
   const { header, descriptor } = await embeddedDescriptor(file);
   if (descriptor === undefined) throw extentAlone('one extent of a split VMDK', file, folder);
   const variant = variantOf(descriptor);
@@ -136,7 +136,7 @@ async function openEmbedded(file: LocalFile, folder: Confinement): Promise<Image
 }
 
 /** An extent was opened in place of its descriptor. Names the descriptor where the usual name for it is there. */
-function extentAlone(what: string, file: LocalFile, folder: Confinement): UnsupportedError {
+function extentAlone(what: string, file: OpenFile, folder: Confinement): UnsupportedError {
   const usual = basename(file.path).replace(/-(delta|[sf]\d{3,})\.vmdk$|\.vmdk(-delta)?\.REDO_\w+$/i, '.vmdk');
   let descriptor: string | undefined;
   if (usual !== basename(file.path)) {
@@ -163,7 +163,7 @@ class VmdkLayer implements ImageLayer {
   readonly files: readonly LayerFile[];
   readonly granularity: number;
   readonly properties: Readonly<Record<string, string | number | boolean>>;
-  readonly #file: LocalFile;
+  readonly #file: OpenFile;
   readonly #descriptor: Descriptor;
   readonly #extents: readonly Extent[];
   /** First byte of each extent on the disk. */
@@ -171,7 +171,7 @@ class VmdkLayer implements ImageLayer {
 
   /** Takes over `file` and the files of `extents`. */
   constructor(
-    file: LocalFile,
+    file: OpenFile,
     descriptor: Descriptor,
     variant: string,
     extents: readonly Extent[],
@@ -251,7 +251,7 @@ class VmdkLayer implements ImageLayer {
   }
 }
 
-function layerFiles(file: LocalFile, extents: readonly Extent[], folder: Confinement): LayerFile[] {
+function layerFiles(file: OpenFile, extents: readonly Extent[], folder: Confinement): LayerFile[] {
   const embedded = extents.some((extent) => extent.file === file);
   const files = new Map<string, LayerFile>();
   files.set(file.path, {

@@ -1,12 +1,11 @@
 /** The disks of one point, and how they stand on those of the point before. */
 import { basename, dirname } from 'node:path';
-import { chainFinding, findingFromError } from '../../chain/verify.ts';
-import { CancelledError, ChainliftError, NotFoundError } from '../../errors.ts';
-import type { Finding } from '../../image/image.ts';
-import type { ChainFacts, LayerIndex } from '../layers.ts';
-import type { PointDisk } from '../model.ts';
-import { oneLine } from './config.ts';
-import { compareNodes } from './vmx.ts';
+import { chainFinding, findingFromError } from '../chain/verify.ts';
+import { CancelledError, ChainliftError, NotFoundError } from '../errors.ts';
+import type { Finding } from '../image/image.ts';
+import type { ChainFacts, LayerIndex } from './layers.ts';
+import type { PointDisk } from './model.ts';
+import { oneLine } from './text.ts';
 
 /** A disk together with the chain it was made from. */
 export interface ScannedDisk {
@@ -16,13 +15,15 @@ export interface ScannedDisk {
 }
 
 export interface RecordedDisk {
+  /** Where the VM has it, in the words of its hypervisor: `scsi0:0`. */
   readonly node: string | undefined;
   readonly fileName: string;
 }
 
 /**
- * Opens the disks that a .vmx or .vmsd records. What can't be opened stays in the list, with its error.
- * @param from real path of the file that records them. @param workingFolder `workingDir` of the .vmx, looked into second.
+ * Opens the disks that a VM's file records, in the order they come. What can't be opened stays in the list, with its error.
+ * @param from real path of the file that records them. @param workingFolder a folder it names, looked into second (`workingDir` of
+ * a .vmx).
  */
 export async function scanDisks(
   recorded: readonly RecordedDisk[],
@@ -30,9 +31,8 @@ export async function scanDisks(
   workingFolder: string | undefined,
   index: LayerIndex,
 ): Promise<ScannedDisk[]> {
-  const ordered = [...recorded].sort((a, b) => compareNodes(a.node, b.node));
   const scanned: ScannedDisk[] = [];
-  for (const [position, { node, fileName }] of ordered.entries()) {
+  for (const [position, { node, fileName }] of recorded.entries()) {
     const place = { index: position, ...(node === undefined ? {} : { node: oneLine(node) }) };
     scanned.push(await scanDisk(place, fileName, from, workingFolder, index));
   }

@@ -1,0 +1,91 @@
+/**
+ * Parents that are known by their identity alone (VDI records no name), and candidates for parents whose recorded name leads
+ * nowhere: images of the same family in and around the child's folder, each asked for its identity.
+ */
+import { readdir } from 'node:fs/promises';
+import { dirname, extname, join } from 'node:path';
+import { CancelledError, ChainliftError } from '../errors.ts';
+import { openLayer } from '../image/formats.ts';
+import type { Confinement } from '../storage/confinement.ts';
+import type { LinkEnd } from './open.ts';
+
+/** Images asked at most, and entries of one folder looked at. */
+const MAX_IMAGES = 512;
+const MAX_ENTRIES = 20_000;
+
+/** Endings under which one family of formats is kept. */
+const FAMILIES = [/\.vdi$/i, /\.a?vhd$/i, /\.a?vhdx$/i, /\.vmdk$/i];
+
+/**
+ * Real path of the image whose identity is the one that `child` records of its parent; undefined when none is found. Looked for in
+ * the child's folder, the folders below it, the one above and those beside (VirtualBox keeps snapshots in a folder of their own),
+ * never outside the opened folder.
+ */
+export async function findById(
+  child: Pick<LinkEnd, 'path' | 'parent'>,
+  folder: Confinement,
+): Promise<string | undefined> {
+  const wanted = child.parent?.id;
+  if (wanted === undefined) return undefined;
+  const family = FAMILIES.find((endings) => endings.test(child.path)) ?? endingLike(child.path);
+  let asked = 0;
+  for await (const path of around(child.path, folder)) {
+    if (path === child.path || !family.test(path)) continue;
+    if (++asked > MAX_IMAGES) return undefined;
+    if ((await identity(path, folder)) === wanted) return path;
+  }
+  return undefined;
+}
+
+function endingLike(path: string): RegExp {
+  const ending = extname(path).replaceAll(/[^a-z0-9.]/gi, '');
+  return new RegExp(`${ending.replace('.', '\\.')}$`, 'i');
+}
+
+/** The identity of an image; undefined for what can't be opened, which is nobody's parent. */
+async function identity(path: string, folder: Confinement): Promise<string | undefined> {
+  try {
+    const layer = await openLayer(path, folder);
+    const { id } = layer;
+    await layer.close();
+    return id;
+  } catch (error) {
+    if (error instanceof ChainliftError && !(error instanceof CancelledError)) return undefined;
+    throw error;
+  }
+}
+
+/** Files around an image, nearest first. */
+async function* around(path: string, folder: Confinement): AsyncIterable<string> {
+  const inside = folder.archiveOf(path);
+  if (inside !== undefined) {
+    for (const { name } of inside.archive.members()) yield join(inside.archive.path, name);
+    return;
+  }
+  const own = dirname(path);
+  const above = own === folder.root ? undefined : dirname(own);
+  const seen = new Set<string>();
+  for (const place of above === undefined ? [own] : [own, above]) {
+    const below: string[] = [];
+    for (const entry of await entries(place)) {
+      if (entry.isFile()) yield join(place, entry.name);
+      else if (entry.isDirectory()) below.push(join(place, entry.name));
+    }
+    seen.add(place);
+    for (const deeper of below) {
+      if (seen.has(deeper)) continue;
+      seen.add(deeper);
+      for (const entry of await entries(deeper)) if (entry.isFile()) yield join(deeper, entry.name);
+    }
+  }
+}
+
+async function entries(place: string) {
+  try {
+    const found = await readdir(place, { withFileTypes: true });
+    return found.slice(0, MAX_ENTRIES).sort((a, b) => (a.name < b.name ? -1 : 1));
+  } catch {
+    // A folder that can't be listed has no candidates; the missing parent is what is told.
+    return [];
+  }
+}
