@@ -171,7 +171,14 @@ export interface LayerInfo {
   readonly granularity: number;
   readonly allocatedBytes: number;
   readonly id?: string;
-  readonly parent?: { readonly recorded: string; readonly id?: string };
+  readonly parent?: {
+    readonly recorded: string;
+    /** Further names recorded for it. */
+    readonly alternatives?: readonly string[];
+    readonly id?: string;
+    /** The format the layer says its parent has. */
+    readonly format?: string;
+  };
   readonly files: readonly { readonly role: string; readonly name: string; readonly size: number }[];
   readonly properties: Readonly<Record<string, string | number | boolean>>;
 }

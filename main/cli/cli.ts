@@ -87,6 +87,14 @@ onSource('nbd', 'serves a disk read-only; prints its NBD URI first, serves until
   .option('--workers <n>', 'data workers', index)
   .action(async (source: string, options) => (await import('./commands/nbd.ts')).nbd(source, options));
 program
+  .command('locate <source> <image> [parent]')
+  .description('says where the parent of an image is now; its identity is checked, and remembered')
+  .option('--forget', 'forget what was said')
+  .option('--json', 'answer in JSON')
+  .action(async (source: string, image: string, parent: string | undefined, options) =>
+    (await import('./commands/locate.ts')).locate(source, image, parent, options),
+  );
+program
   .command('serve [repository]')
   .description('the window in a browser; prints its URL first, serves until interrupted')
   .option('--port <port>', 'port on loopback', port)

@@ -18,6 +18,9 @@ import type { MachineReader } from './reader.ts';
 import { vmwareReader } from './vmware/machine.ts';
 import { type Folder, walk } from './walk.ts';
 
+/** Candidates for one missing parent that are told. */
+const MAX_CANDIDATES = 8;
+
 /** Readers of VM files, in the order they are asked. */
 export const machineReaders: readonly MachineReader[] = [vmwareReader];
 
@@ -71,14 +74,16 @@ export async function scanRepository(source: string, options: ScanOptions = {}):
         .filter((file) => !used.has(file)),
     );
   vms.push(...(await groupImages(await standaloneImages(loose, index), index)));
-  const named = distinctNames(vms);
+  const orphans = await findOrphans(told, used, index);
+  // When every image has been asked for its identity: the orphans, too.
+  const named = distinctNames(await Promise.all(vms.map((vm) => withCandidates(vm, index))));
   return {
     source: path,
     kind,
     name: basename(path) || path,
     folder,
     vms: named.vms,
-    orphans: await findOrphans(told, used, index),
+    orphans,
     findings: [...walked, ...named.findings],
   };
 }
@@ -107,6 +112,23 @@ function kindOf(path: string, source: string): Catalog['kind'] {
     });
   }
   return 'image';
+}
+
+/** Says of each missing parent which images of the repository have its identity: it was moved or renamed. */
+async function withCandidates(vm: VirtualMachine, index: LayerIndex): Promise<VirtualMachine> {
+  const offer = async (finding: Finding): Promise<Finding> => {
+    const { action } = finding;
+    if (action?.expectedId === undefined) return finding;
+    const candidates = await index.withId(action.expectedId, action.child);
+    if (candidates.length === 0) return finding;
+    return {
+      ...finding,
+      action: { ...action, candidates: candidates.slice(0, MAX_CANDIDATES) },
+      remedy: `${candidates[0]} has the identity that is looked for; say that it is the parent, or put it in its place.`,
+    };
+  };
+  const points = vm.points.map(async (point) => ({ ...point, findings: await Promise.all(point.findings.map(offer)) }));
+  return { ...vm, points: await Promise.all(points), findings: await Promise.all(vm.findings.map(offer)) };
 }
 
 /** VMs of one name get their folder added, and where that is not enough their file. */

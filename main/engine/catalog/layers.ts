@@ -3,6 +3,7 @@
  * and closed again. Links between them are followed and checked once, so that sixty points on one chain cost sixty layers, and
  * a repository of thousands of images holds one of them open at a time.
  */
+import { dirname } from 'node:path';
 import { checkLink, findParent, loop, MAX_DEPTH, type ParentPlace, tooDeep } from '../chain/open.ts';
 import { CancelledError, ChainliftError, throwIfCancelled } from '../errors.ts';
 import { openLayer } from '../image/formats.ts';
@@ -117,6 +118,17 @@ export class LayerIndex {
       ours(error);
       return undefined;
     }
+  }
+
+  /** Names of the images asked so far that have this identity, those nearest to `child` first. */
+  async withId(id: string, child: string): Promise<string[]> {
+    const found: string[] = [];
+    for (const known of this.#facts.values()) {
+      const facts = await known;
+      if (!(facts instanceof ChainliftError) && facts.id === id && facts.name !== child) found.push(facts.name);
+    }
+    const place = (name: string): number => (dirname(name) === dirname(child) ? 0 : 1);
+    return found.sort((a, b) => place(a) - place(b) || (a < b ? -1 : 1));
   }
 
   /** The files that the image at `path` consists of; where it can't be opened, those that its descriptor names and that are there. */

@@ -9,7 +9,7 @@ import type { Finding, ImageLayer } from '../image/image.ts';
 import type { Confinement } from '../storage/confinement.ts';
 import { followChain } from './open.ts';
 
-/** VMware's own limit of links; longer chains can't have been made by it, and can't be run by it. */
+/** VMware's own limit of links; longer chains of VMDKs can't have been made by it, and can't be run by it. */
 const VMWARE_DEPTH = 32;
 
 export interface VerifyProgress {
@@ -107,15 +107,17 @@ export function chainFinding(error: ChainliftError, layers: readonly { readonly 
       found: candidate === undefined ? 'no such file' : (text(foundId) ?? 'no content id'),
       remedy:
         candidate === undefined
-          ? `Find the file that ${lowest} records as "${recorded}" and put it where it is looked for, then try again. Points further down that do not need ${lowest} can still be opened.`
-          : `Find the ${candidate} that has the content id ${expectedId}, in another copy of this backup, and put it in its place. The present ${candidate} can still be opened as a point of its own.`,
+          ? `Find the file that ${lowest} records as "${recorded}" and put it where it is looked for, or say where it is. Points further down that do not need ${lowest} can still be opened.`
+          : `Find the ${candidate} that has the content id ${expectedId}, in another copy of this backup, and put it in its place or say where it is. The present ${candidate} can still be opened as a point of its own.`,
+      ...locate(error),
     });
   }
   if (error.kind === 'denied') {
     return findingFromError(error, {
       structure: 'parent link',
       ...optional('found', text(recorded)),
-      remedy: 'Open the folder that holds both, or copy the parent into this one.',
+      remedy: 'Open the folder that holds both, copy the parent into this one, or say where it is.',
+      ...locate(error),
     });
   }
   if (error.kind === 'unsupported' || error.kind === 'needs-key') {
@@ -133,8 +135,16 @@ export function chainFinding(error: ChainliftError, layers: readonly { readonly 
   });
 }
 
+/** Offers to point at the parent, where the error says whose. */
+function locate({ details }: ChainliftError): Pick<Finding, 'action'> {
+  const child = text(details.child);
+  const recorded = text(details.recorded);
+  if (child === undefined || recorded === undefined) return {};
+  return { action: { kind: 'locate-parent', child, recorded, ...optional('expectedId', text(details.expectedId)) } };
+}
+
 function* linkFindings(layers: readonly ImageLayer[]): Generator<Finding> {
-  if (layers.length > VMWARE_DEPTH) {
+  if (layers.length > VMWARE_DEPTH && layers.every(({ format }) => format === 'vmdk')) {
     yield {
       severity: 'note',
       code: 'deep-chain',

@@ -8,6 +8,7 @@ import type {
   ChainliftApi,
   DiskInfo,
   EntryDetails,
+  LayerInfo,
   MapRun,
   RepositoryReport,
   Target,
@@ -20,7 +21,7 @@ import type { Catalog } from '../catalog/model.ts';
 import { ChainliftError, throwIfCancelled, toWireError, UsageError } from '../errors.ts';
 import { fileSystemTypes } from '../filesystem/file-systems.ts';
 import { imageFormats } from '../image/formats.ts';
-import type { Finding } from '../image/image.ts';
+import type { Finding, ParentClaim } from '../image/image.ts';
 import { splitVmPath } from '../restore/source.ts';
 import { Breather } from '../task/breather.ts';
 import { TaskManager } from '../task/task.ts';
@@ -132,6 +133,11 @@ export function createEngine(options: EngineOptions = {}): Engine {
           task.report();
         };
         const catalog = await targets.scan(source, { signal: task.signal, onImage });
+        const onPoint = (vm: string, point: string): void => {
+          task.progress.current = `${vm} at ${point}`;
+          task.report();
+        };
+        await targets.assessed(catalog, { signal: task.signal, onPoint });
         await pool.forget(catalog.source);
         notes.set(catalog.source, await remember(catalog.source));
         return {
@@ -142,7 +148,7 @@ export function createEngine(options: EngineOptions = {}): Engine {
       });
     },
     async report({ source }) {
-      const catalog = await targets.catalog(source);
+      const catalog = await targets.assessed(await targets.catalog(source));
       return report(catalog, notes.get(catalog.source) ?? []);
     },
 
@@ -159,7 +165,7 @@ export function createEngine(options: EngineOptions = {}): Engine {
           granularity: layer.granularity,
           allocatedBytes: await layer.allocatedBytes(),
           ...(layer.id === undefined ? {} : { id: layer.id }),
-          ...(layer.parent === undefined ? {} : { parent: layer.parent }),
+          ...(layer.parent === undefined ? {} : { parent: parentOf(layer.parent) }),
           files: layer.files.map(({ role, name, size }) => ({ role, name, size })),
           properties: layer.properties,
         }));
@@ -434,6 +440,15 @@ async function fileSystemInfo(point: OpenPoint, volume: string) {
     if (!(error instanceof ChainliftError)) throw error;
     return { error: toWireError(error) };
   }
+}
+
+function parentOf({ recorded, alternatives, id, format }: ParentClaim): NonNullable<LayerInfo['parent']> {
+  return {
+    recorded,
+    ...(alternatives === undefined ? {} : { alternatives }),
+    ...(id === undefined ? {} : { id }),
+    ...(format === undefined ? {} : { format }),
+  };
 }
 
 function continuesRun(a: MapRun, b: MapRun): boolean {

@@ -9,6 +9,7 @@ import type { ScanOptions } from '../catalog/catalog.ts';
 import type { Catalog } from '../catalog/model.ts';
 import { IoError, NotFoundError, UsageError } from '../errors.ts';
 import { Confinement } from '../storage/confinement.ts';
+import type { AssessOptions } from './consistency.ts';
 import type { LocatedParents } from './located.ts';
 import type { PointLocation } from './open-point.ts';
 
@@ -16,6 +17,7 @@ const KEEP_CATALOGS = 16;
 
 export class Targets {
   readonly #catalogs = new Map<string, Promise<Catalog>>();
+  readonly #assessed = new WeakMap<Catalog, Promise<Catalog>>();
   readonly #synchronous: boolean;
   readonly #located: LocatedParents;
 
@@ -59,6 +61,21 @@ export class Targets {
       if (this.#catalogs.get(path) === catalog) this.#catalogs.delete(path);
     });
     return catalog;
+  }
+
+  /**
+   * The catalog with the consistency of its points as their volumes show it: looked at once for each catalog, and not at all for
+   * whom it does not matter. @throws CancelledError.
+   */
+  async assessed(catalog: Catalog, options: Pick<AssessOptions, 'signal' | 'onPoint'> = {}): Promise<Catalog> {
+    let assessed = this.#assessed.get(catalog);
+    if (assessed === undefined) {
+      const { assessConsistency } = await import('./consistency.ts');
+      assessed = assessConsistency(catalog, { synchronous: this.#synchronous, ...options });
+      this.#assessed.set(catalog, assessed);
+      assessed.catch(() => this.#assessed.delete(catalog));
+    }
+    return assessed;
   }
 
   /**
