@@ -4,7 +4,8 @@ import { dirname, join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { snapshotPath } from '../../main/engine/image/image.ts';
 
-const IMAGES = join(import.meta.dirname, '../data/images');
+/** The fuzzer's worker is a bundle that lies elsewhere, and is told. */
+const IMAGES = process.env.CHAINLIFT_GOLDEN_IMAGES ?? join(import.meta.dirname, '../data/images');
 
 /** One entry of `test/data/images/<format>/truth.json`. */
 export interface Golden {

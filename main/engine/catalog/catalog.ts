@@ -9,11 +9,11 @@ import { realpathSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { IoError, NotFoundError, UsageError } from '../errors.ts';
 import { Confinement } from '../storage/confinement.ts';
-import { isImageName } from './files.ts';
-import { groupImages, imageChain, standaloneImages } from './images.ts';
+import { groupImages, imageChain, imageNames, standaloneImages } from './images.ts';
 import { LayerIndex } from './layers.ts';
 import type { Catalog, Finding, VirtualMachine } from './model.ts';
 import { findOrphans } from './orphans.ts';
+import { ovfReader } from './ovf/machine.ts';
 import type { MachineReader } from './reader.ts';
 import { vmwareReader } from './vmware/machine.ts';
 import { type Folder, walk } from './walk.ts';
@@ -22,7 +22,7 @@ import { type Folder, walk } from './walk.ts';
 const MAX_CANDIDATES = 8;
 
 /** Readers of VM files, in the order they are asked. */
-export const machineReaders: readonly MachineReader[] = [vmwareReader];
+export const machineReaders: readonly MachineReader[] = [vmwareReader, ovfReader];
 
 export interface ScanOptions {
   /** Read files on the calling thread (command line). */
@@ -65,14 +65,12 @@ export async function scanRepository(source: string, options: ScanOptions = {}):
     (opened ? told : untold).push(place);
   }
   for (const place of untold) if (toldBesides.has(place.path)) told.push(place);
-  const loose = untold
-    .filter(({ path }) => !toldBesides.has(path))
-    .flatMap((place) =>
-      place.files
-        .filter(isImageName)
-        .map((name) => join(place.path, name))
-        .filter((file) => !used.has(file)),
-    );
+  const loose: string[] = [];
+  for (const place of untold) {
+    if (toldBesides.has(place.path)) continue;
+    const images = (await imageNames(place, index)).map((name) => join(place.path, name));
+    loose.push(...images.filter((file) => !used.has(file)));
+  }
   vms.push(...(await groupImages(await standaloneImages(loose, index), index)));
   const orphans = await findOrphans(told, used, index);
   // When every image has been asked for its identity: the orphans, too.
