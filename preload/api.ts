@@ -418,6 +418,8 @@ export interface HashResult {
 }
 
 export interface VerifyResult {
+  /** What was verified, as it was asked for: the repository's folder or the image. */
+  readonly source: string;
   readonly findings: readonly Finding[];
   readonly disksChecked: number;
 }
@@ -597,8 +599,8 @@ export interface ShellApi {
   readonly platform: string;
   /** Source to open first (from the command line or the demo), when there is one. */
   readonly initialSource: string | undefined;
-  /** The system's folder dialog; undefined when the user cancelled. Absent in a browser, where `browse` stands in. */
-  readonly chooseFolder?: (purpose: 'open' | 'copy-to') => Promise<string | undefined>;
+  /** The system's folder dialog, for `locate` its file dialog; undefined when the user cancelled. Absent in a browser, where `browse` stands in. */
+  readonly chooseFolder?: (purpose: 'open' | 'copy-to' | 'locate') => Promise<string | undefined>;
   /** Stages the files, then hands them to the system's drag (Electron). Rejects with a `WireError`. */
   readonly startDrag?: (target: Target, paths: readonly string[]) => Promise<DragOutcome>;
   /** URL of a file's content for downloads and DownloadURL drags (browser). */

@@ -1,10 +1,11 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { FolderSearch } from 'lucide-react';
 import { useCallback, useEffect, useState } from 'react';
-import type { Orphan, RepositoryReport, VirtualMachine } from '../preload/api.ts';
+import type { FindingAction, Orphan, RepositoryReport, VirtualMachine } from '../preload/api.ts';
 import { NotAdmittedError } from './carrier.ts';
 import { FindingsDialog } from './components/dialogs/findings-dialog.tsx';
 import { FolderDialog } from './components/dialogs/folder-dialog.tsx';
+import { LocateDialog } from './components/dialogs/locate-dialog.tsx';
 import { Doors } from './components/doors.tsx';
 import { Foot } from './components/foot.tsx';
 import type { InspectorTab } from './components/inspector/inspector.tsx';
@@ -21,7 +22,7 @@ import { useExports, useTasks } from './hooks/use-streams.ts';
 import type { Theme } from './hooks/use-theme.ts';
 import { plural } from './logic/format.ts';
 import { type FindingGroup, repositoryFindingGroups, vmOrphans } from './logic/health.ts';
-import { hostName } from './logic/paths.ts';
+import { hostName, hostParent } from './logic/paths.ts';
 import { useScanOptions } from './queries.ts';
 import { asWire } from './words.ts';
 
@@ -45,6 +46,7 @@ export function App({ theme, onTheme }: Props) {
     groups: readonly FindingGroup[];
     orphans?: readonly Orphan[];
   }>();
+  const [locating, setLocating] = useState<{ source: string; root: string; action: FindingAction }>();
   const [problem, setProblem] = useState<unknown>();
   const [tab, setTab] = useState<InspectorTab>('details');
   const [generation, setGeneration] = useState(0);
@@ -88,6 +90,11 @@ export function App({ theme, onTheme }: Props) {
     // What was read through the old catalog may belong to files that have changed since.
     client.removeQueries({ predicate: (query) => query.queryKey[1] === path && query.queryKey[0] !== 'scan' });
     setGeneration((before) => before + 1);
+  };
+  /** The dialog that asks where a parent is. Names of images are relative to the folder, also where one image was opened. */
+  const locate = (where: string, action: FindingAction) => {
+    const known = where === source ? report : undefined;
+    setLocating({ source: where, root: known?.kind === 'image' ? (hostParent(where) ?? where) : where, action });
   };
   const showFindings = (of: RepositoryReport) =>
     setFindings({ title: `Findings in ${of.name}`, groups: repositoryFindingGroups(of), orphans: of.orphans });
@@ -150,19 +157,31 @@ export function App({ theme, onTheme }: Props) {
               setFindings({ title, groups, ...(orphans === undefined ? {} : { orphans }) })
             }
             onProblem={setProblem}
+            onLocate={(action) => locate(source, action)}
             onRetry={() => setGeneration((before) => before + 1)}
             onRescan={() => void rescan(source)}
           />
         )}
       </main>
-      <Foot tasks={tasks} exports={exports} offline={offline} onExports={() => setTab('mount')} />
+      <Foot tasks={tasks} exports={exports} offline={offline} onExports={() => setTab('mount')} onLocate={locate} />
       {choosing && <FolderDialog purpose="open" onChoose={open} onClose={() => setChoosing(false)} />}
       {findings !== undefined && (
         <FindingsDialog
           title={findings.title}
           groups={findings.groups}
           {...(findings.orphans === undefined ? {} : { orphans: findings.orphans })}
+          onLocate={(action) => {
+            setFindings(undefined);
+            if (source !== undefined) locate(source, action);
+          }}
           onClose={() => setFindings(undefined)}
+        />
+      )}
+      {locating !== undefined && (
+        <LocateDialog
+          {...locating}
+          onLocated={() => void rescan(locating.source)}
+          onClose={() => setLocating(undefined)}
         />
       )}
       {problem !== undefined && (
@@ -197,7 +216,8 @@ function NoBackups({ report, onFindings, onOpenFolder }: NoBackupsProps) {
       <Empty icon={FolderSearch} title="No backups were found in this folder">
         <p className="quiet path-text">{report.source}</p>
         <p className="quiet">
-          Chainlift looks for .vmx, .vmsd, .vmdk and raw images in the folder and in the folders below.
+          Chainlift looks for backups and disk images of VMware, Hyper-V, XenServer, QEMU and VirtualBox, in the folder
+          and in the folders below.
         </p>
         <div className="empty-actions">
           {noticed > 0 && <Button onPress={onFindings}>Show {plural(noticed, 'finding')}</Button>}

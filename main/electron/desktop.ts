@@ -66,6 +66,13 @@ function fail(error: unknown): void {
   app.exit(1);
 }
 
+/** The system's dialogs by what they are for. */
+const DIALOGS = {
+  open: { title: 'Open a backup folder', buttonLabel: 'Open', properties: ['openDirectory'] },
+  'copy-to': { title: 'Copy to', buttonLabel: 'Copy here', properties: ['openDirectory', 'createDirectory'] },
+  locate: { title: 'Where is the parent?', buttonLabel: 'Use this image', properties: ['openFile'] },
+} as const;
+
 class Desktop {
   readonly #out: string;
   readonly #page: string;
@@ -205,7 +212,7 @@ class Desktop {
       const port = this.#host.connect();
       if (port !== undefined) this.#window?.webContents.postMessage('chainlift:port', null, [port]);
     });
-    calls.handle('chainlift:choose-folder', z.tuple([z.enum(['open', 'copy-to'])]), async (purpose) => {
+    calls.handle('chainlift:choose-folder', z.tuple([z.enum(['open', 'copy-to', 'locate'])]), async (purpose) => {
       const folder = await this.#chooseFolder(purpose);
       if (folder !== undefined && purpose === 'open') {
         this.#source = folder;
@@ -222,13 +229,9 @@ class Desktop {
     );
   }
 
-  async #chooseFolder(purpose: 'open' | 'copy-to'): Promise<string | undefined> {
-    const options = {
-      title: purpose === 'open' ? 'Open a backup folder' : 'Copy to',
-      buttonLabel: purpose === 'open' ? 'Open' : 'Copy here',
-      properties: purpose === 'open' ? (['openDirectory'] as const) : (['openDirectory', 'createDirectory'] as const),
-    };
-    const dialogOptions = { ...options, properties: [...options.properties] };
+  async #chooseFolder(purpose: keyof typeof DIALOGS): Promise<string | undefined> {
+    const { title, buttonLabel, properties } = DIALOGS[purpose];
+    const dialogOptions = { title, buttonLabel, properties: [...properties] };
     const answer = await (this.#window === undefined
       ? dialog.showOpenDialog(dialogOptions)
       : dialog.showOpenDialog(this.#window, dialogOptions));

@@ -6,7 +6,7 @@
  * `targetSchema` and friends of `schemas.ts`):
  *
  *   chainlift:initial-source  sendSync  -> returnValue: string | undefined    the source to open first
- *   chainlift:choose-folder   invoke    ('open' | 'copy-to') -> string | undefined
+ *   chainlift:choose-folder   invoke    ('open' | 'copy-to' | 'locate') -> string | undefined
  *   chainlift:start-drag      invoke    (target: Target, paths: string[])     stages, then webContents.startDrag -> DragOutcome
  *   chainlift:reveal          invoke    (path: string)                        shell.showItemInFolder
  *   chainlift:port            send      ()                                    asks for a port to the engine, at first and

@@ -1,10 +1,11 @@
 import { X } from 'lucide-react';
 import { useState } from 'react';
 import { Button as AriaButton, Dialog, DialogTrigger, Popover } from 'react-aria-components';
-import type { ExportInfo, TaskSnapshot } from '../../preload/api.ts';
+import type { ExportInfo, FindingAction, TaskSnapshot } from '../../preload/api.ts';
 import type { Tasks } from '../hooks/use-streams.ts';
 import { count, duration, plural, rate, size } from '../logic/format.ts';
 import { findingCounts, type Health, healthOf } from '../logic/health.ts';
+import { hostName } from '../logic/paths.ts';
 import { shortWords } from '../words.ts';
 import { TaskDialog } from './dialogs/task-dialog.tsx';
 import { IconButton } from './ui/button.tsx';
@@ -15,10 +16,11 @@ interface Props {
   readonly exports: readonly ExportInfo[];
   readonly offline: boolean;
   readonly onExports: () => void;
+  readonly onLocate: (source: string, action: FindingAction) => void;
 }
 
 /** The truth about now: what runs, how far it is, what it brought, and who is connected. */
-export function Foot({ tasks, exports, offline, onExports }: Props) {
+export function Foot({ tasks, exports, offline, onExports, onLocate }: Props) {
   const [shown, setShown] = useState<string>();
   const [listOpen, setListOpen] = useState(false);
   // Last what has ended: running tasks come first, then the newest result.
@@ -69,7 +71,7 @@ export function Foot({ tasks, exports, offline, onExports }: Props) {
           </button>
         )}
       </section>
-      {open !== undefined && <TaskDialog task={open} onClose={() => setShown(undefined)} />}
+      {open !== undefined && <TaskDialog task={open} onClose={() => setShown(undefined)} onLocate={onLocate} />}
     </footer>
   );
 }
@@ -115,14 +117,14 @@ function fractionOf({ progress }: TaskSnapshot): number | undefined {
 }
 
 /** What the items of a task are. */
-const UNITS = { copy: 'file', hash: 'disk', verify: 'disk', scan: 'image' } as const;
+const UNITS = { copy: 'file', hash: 'disk', verify: 'disk', scan: 'image', convert: 'disk' } as const;
 
 /** `1,204 of 1,880 files, 212 MB/s, 4 s left`. */
 export function progressText(task: TaskSnapshot): string {
   const { progress } = task;
   const unit = UNITS[task.kind];
   const items =
-    task.kind === 'hash'
+    task.kind === 'hash' || task.kind === 'convert'
       ? `${size(progress.bytesDone)}${progress.bytesTotal === undefined ? '' : ` of ${size(progress.bytesTotal)}`}`
       : progress.itemsTotal === undefined
         ? plural(progress.itemsDone, unit)
@@ -149,6 +151,11 @@ export function resultText(task: TaskSnapshot): string {
   if (result === undefined) return 'done';
   if (result.kind === 'hash') return `SHA-256 ${result.sha256.slice(0, 12)}…`;
   if (result.kind === 'verify') return findingCounts(result.findings) ?? 'nothing is wrong';
+  if (result.kind === 'convert') {
+    return [hostName(result.files[0] ?? ''), size(result.dataBytes), result.verified ? 'verified' : undefined]
+      .filter((part) => part !== undefined)
+      .join(', ');
+  }
   if (result.kind === 'scan') return `${plural(result.vms, 'VM')}, ${plural(result.points, 'point')}`;
   return [
     plural(result.files, 'file'),

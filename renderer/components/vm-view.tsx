@@ -1,6 +1,14 @@
 import { History, TriangleAlert } from 'lucide-react';
 import { useCallback, useEffect, useMemo, useState } from 'react';
-import type { ExportInfo, Finding, Orphan, Target, VirtualMachine, VolumeInfo } from '../../preload/api.ts';
+import type {
+  ExportInfo,
+  Finding,
+  FindingAction,
+  Orphan,
+  Target,
+  VirtualMachine,
+  VolumeInfo,
+} from '../../preload/api.ts';
 import { useServices } from '../context.ts';
 import type { Tasks } from '../hooks/use-streams.ts';
 import { plural } from '../logic/format.ts';
@@ -10,6 +18,7 @@ import type { Row } from '../logic/rows.ts';
 import { useVolumes } from '../queries.ts';
 import { asWire } from '../words.ts';
 import { CopyDialog } from './dialogs/copy-dialog.tsx';
+import { RestoreDialog } from './dialogs/restore-dialog.tsx';
 import { FilePane } from './files/file-pane.tsx';
 import { VolumeBar } from './files/volume-bar.tsx';
 import { HistoryStrip } from './history/history-strip.tsx';
@@ -31,6 +40,7 @@ interface Props {
   readonly tasks: Tasks;
   readonly onFindings: (title: string, groups: readonly FindingGroup[], orphans?: readonly Orphan[]) => void;
   readonly onProblem: (error: unknown) => void;
+  readonly onLocate: (action: FindingAction) => void;
   readonly onRetry: () => void;
   readonly onRescan: () => void;
 }
@@ -43,6 +53,7 @@ export function VmView({ source, vm, generation, tab, onTab, exports, tasks, onP
   const [chosenPath, setChosenPath] = useState<string>();
   const [selected, setSelected] = useState<readonly Row[]>([]);
   const [copying, setCopying] = useState<readonly string[]>();
+  const [restoring, setRestoring] = useState<number>();
   const point = vm.points.find((one) => one.id === chosen) ?? vm.points.find((one) => one.current) ?? vm.points.at(-1);
   const pointId = point?.id ?? '';
   const target = useMemo<Target>(() => ({ source, vm: vm.name, point: pointId }), [source, vm.name, pointId]);
@@ -71,6 +82,7 @@ export function VmView({ source, vm, generation, tab, onTab, exports, tasks, onP
     .filter((part) => part !== undefined)
     .join(', ');
   const whole = volumes.isError ? nearestIntact(vm.points, point.id) : undefined;
+  const moved = point.findings.find((finding) => finding.action !== undefined)?.action;
   const verifying = tasks.all.some((task) => task.state === 'running' && task.kind === 'verify');
   return (
     <>
@@ -96,10 +108,16 @@ export function VmView({ source, vm, generation, tab, onTab, exports, tasks, onP
           onVerify={() => start(api.verify({ target }))}
           onVerifyAll={vm.points.length > 1 ? () => start(api.verify({ target: { source, vm: vm.name } })) : undefined}
           onHash={(disk) => start(api.hash({ target: { ...target, disk } }))}
+          onRestore={setRestoring}
           onFindings={() => props.onFindings(`Findings at ${point.name}`, asGroups(findings))}
         />
         {volumes.isError ? (
           <ErrorNote error={asWire(volumes.error)} onRetry={props.onRescan}>
+            {moved !== undefined && (
+              <Button small look="primary" onPress={() => props.onLocate(moved)}>
+                Say where it is…
+              </Button>
+            )}
             {whole !== undefined && (
               <Button small onPress={() => setChosen(whole.id)}>
                 Go to {whole.name}
@@ -140,12 +158,21 @@ export function VmView({ source, vm, generation, tab, onTab, exports, tasks, onP
         tab={tab}
         onTab={onTab}
         target={target}
-        vm={vm.name}
+        vm={vm}
         point={point}
         selected={selected}
         exports={exports}
         disk={list?.find((volume) => volume.name === volumeOf(path))?.disk ?? 0}
       />
+      {restoring !== undefined && (
+        <RestoreDialog
+          target={{ ...target, disk: restoring }}
+          vm={vm.name}
+          point={point.name}
+          bytes={point.disks.find((disk) => disk.index === restoring)?.size}
+          onClose={() => setRestoring(undefined)}
+        />
+      )}
       {copying !== undefined && (
         <CopyDialog target={target} point={point.name} paths={copying} onClose={() => setCopying(undefined)} />
       )}

@@ -1,5 +1,5 @@
 /** What is noteworthy about volumes, and what their state says about the point that holds them. Pure. */
-import type { Consistency, FileSystemInfo, VolumeInfo } from '../../preload/api.ts';
+import type { Consistency, FileSystemInfo, VirtualMachine, VolumeInfo } from '../../preload/api.ts';
 import { wordsFor } from '../words.ts';
 import { plural } from './format.ts';
 
@@ -45,12 +45,31 @@ const LEVELS: Readonly<Record<Consistency['level'], string>> = {
   unknown: 'No consistency recorded',
 };
 
+export const levelWords = (level: Consistency['level']): string => LEVELS[level];
+
+const ORIGINS: Readonly<Record<VirtualMachine['origin'], string>> = {
+  vmware: 'VMware (.vmx, .vmsd)',
+  'hyper-v': 'Hyper-V',
+  xenserver: 'XenServer',
+  libvirt: 'libvirt',
+  virtualbox: 'VirtualBox (.vbox)',
+  ovf: 'OVF package',
+  images: 'Its images alone',
+};
+
+/** Whose files describe a VM. */
+export const originWords = (origin: VirtualMachine['origin']): string => ORIGINS[origin];
+
 /**
  * `File-system consistent: quiesced flag set, sda2 ext4 clean.` How the file systems were left is evidence beside what was recorded
  * with the point; it never raises the level by itself.
  */
 export function consistencyText(consistency: Consistency, volumes: readonly VolumeInfo[] | undefined): string {
-  const evidence = [...consistency.evidence, ...volumeEvidence(volumes ?? [])];
+  // What the scan saw of a volume is not said twice.
+  const unsaid = (volumes ?? []).filter(
+    ({ name }) => !consistency.evidence.some((line) => line.startsWith(`${name}: `)),
+  );
+  const evidence = [...consistency.evidence, ...volumeEvidence(unsaid)];
   const level = LEVELS[consistency.level];
   return evidence.length === 0 ? `${level}.` : `${level}: ${evidence.join(', ')}.`;
 }

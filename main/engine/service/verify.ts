@@ -9,6 +9,8 @@ import type { TaskContext } from '../task/task.ts';
 import type { Targets } from './targets.ts';
 
 export interface VerifyScope {
+  /** As it was asked for. */
+  readonly source: string;
   readonly title: string;
   readonly folder: Confinement;
   /** Real paths of the leaves to verify. */
@@ -31,6 +33,7 @@ export async function verifyScope(targets: Targets, target: Target): Promise<Ver
     const point = vm?.points.find((candidate) => candidate.id === location.point);
     const disks = location.disks.filter((disk) => target.disk === undefined || disk.index === target.disk);
     return {
+      source: catalog.source,
       title: `Verify ${location.vm} at ${location.pointName}`,
       folder,
       leaves: [...new Set(disks.map((disk) => disk.path).filter((path) => path !== undefined))],
@@ -42,6 +45,7 @@ export async function verifyScope(targets: Targets, target: Target): Promise<Ver
   const vms = catalog.vms.filter((vm) => target.vm === undefined || vm.name === target.vm);
   const points = vms.flatMap((vm) => vm.points);
   return {
+    source: catalog.source,
     title: `Verify ${target.vm ?? catalog.name}`,
     folder,
     leaves: tips(points, wanted),
@@ -90,5 +94,5 @@ export async function verifyLeaves(scope: VerifyScope, task: TaskContext): Promi
     task.progress.itemsDone++;
     task.report();
   }
-  return { findings, disksChecked: scope.leaves.length };
+  return { source: scope.source, findings, disksChecked: scope.leaves.length };
 }

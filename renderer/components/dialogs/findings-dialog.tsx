@@ -1,20 +1,21 @@
 import { CircleCheck } from 'lucide-react';
-import type { Finding, Orphan } from '../../../preload/api.ts';
+import type { FindingAction, Orphan } from '../../../preload/api.ts';
 import { size } from '../../logic/format.ts';
 import type { FindingGroup } from '../../logic/health.ts';
-import { findingFacts } from '../../logic/report.ts';
 import { DialogBox } from '../ui/dialog.tsx';
 import { Empty, HealthDot } from '../ui/small.tsx';
+import { FindingList } from './finding-list.tsx';
 
 interface Props {
   readonly title: string;
   readonly groups: readonly FindingGroup[];
   readonly orphans?: readonly Orphan[];
+  readonly onLocate: (action: FindingAction) => void;
   readonly onClose: () => void;
 }
 
 /** What was found, with where and what was expected, and files that belong to nothing. */
-export function FindingsDialog({ title, groups, orphans = [], onClose }: Props) {
+export function FindingsDialog({ title, groups, orphans = [], onLocate, onClose }: Props) {
   return (
     <DialogBox title={title} onClose={onClose} wide>
       {groups.length === 0 && orphans.length === 0 && (
@@ -25,7 +26,7 @@ export function FindingsDialog({ title, groups, orphans = [], onClose }: Props) 
       {groups.map((group) => (
         <section key={group.title ?? ''} aria-label={group.title}>
           {group.title !== undefined && <h3 className="list-heading">{group.title}</h3>}
-          <FindingList findings={group.findings} />
+          <FindingList findings={group.findings} onLocate={onLocate} />
         </section>
       ))}
       {orphans.length > 0 && (
@@ -47,22 +48,5 @@ export function FindingsDialog({ title, groups, orphans = [], onClose }: Props) 
         </section>
       )}
     </DialogBox>
-  );
-}
-
-export function FindingList({ findings }: { readonly findings: readonly Finding[] }) {
-  return (
-    <ul className="plain-list findings">
-      {findings.map((finding) => (
-        <li key={JSON.stringify([finding.code, finding.message, finding.source, finding.position])}>
-          <HealthDot health={finding.severity} />
-          <div>
-            <p>{finding.message}</p>
-            {finding.remedy !== undefined && <p className="quiet">{finding.remedy}</p>}
-            <p className="finding-facts quiet">{findingFacts(finding).join(' · ')}</p>
-          </div>
-        </li>
-      ))}
-    </ul>
   );
 }

@@ -10,11 +10,14 @@ import { ErrorNote } from '../ui/error-note.tsx';
 import { Skeleton } from '../ui/small.tsx';
 
 interface Props {
-  readonly purpose: 'open' | 'copy-to';
+  /** `locate`: a file is wanted. */
+  readonly purpose: 'open' | 'copy-to' | 'locate';
   readonly start?: string | undefined;
   readonly onChoose: (path: string) => void;
   readonly onClose: () => void;
 }
+
+const TITLES = { open: 'Open a folder of backups', 'copy-to': 'Copy to a folder', locate: 'Choose an image' } as const;
 
 /** The folder dialog of shells that have none of their own. Opens folders and, to open a backup, single images. */
 export function FolderDialog({ purpose, start, onChoose, onClose }: Props) {
@@ -29,7 +32,7 @@ export function FolderDialog({ purpose, start, onChoose, onClose }: Props) {
     if (shown !== undefined && !editing.current) setTyped(shown.path);
     setChosen(undefined);
   }, [shown]);
-  const images = purpose === 'open' ? (shown?.images ?? []) : [];
+  const images = purpose === 'copy-to' ? [] : (shown?.images ?? []);
   const result = chosen ?? typed;
   // From a folder that can't be read the way up must stay open.
   const parent = listing.isError ? hostParent(typed) : shown?.parent;
@@ -40,7 +43,9 @@ export function FolderDialog({ purpose, start, onChoose, onClose }: Props) {
   const go = (event: FormEvent) => {
     event.preventDefault();
     // The form's Enter enters what was typed; when that is where we are, it is the choice.
-    if (typed === shown?.path) onChoose(typed);
+    if (typed === shown?.path && purpose !== 'locate') onChoose(typed);
+    // A file is typed in full or pasted: what is no folder can't be entered.
+    else if (purpose === 'locate' && /\.[^./\\]+$/.test(typed)) onChoose(typed);
     else visit(typed);
   };
   const pathOf = (key: string) => hostJoin(shown?.path ?? '/', key.slice(key.indexOf(':') + 1));
@@ -50,7 +55,7 @@ export function FolderDialog({ purpose, start, onChoose, onClose }: Props) {
   };
   return (
     <DialogBox
-      title={purpose === 'open' ? 'Open a folder of backups' : 'Copy to a folder'}
+      title={TITLES[purpose]}
       onClose={onClose}
       footer={
         <>
@@ -58,8 +63,12 @@ export function FolderDialog({ purpose, start, onChoose, onClose }: Props) {
             {result}
           </span>
           <Button onPress={onClose}>Cancel</Button>
-          <Button look="primary" isDisabled={result === '' || listing.isError} onPress={() => onChoose(result)}>
-            {`${purpose === 'open' ? 'Open' : 'Choose'} ${chosen === undefined ? 'this folder' : `“${hostName(chosen)}”`}`}
+          <Button
+            look="primary"
+            isDisabled={result === '' || listing.isError || (purpose === 'locate' && chosen === undefined)}
+            onPress={() => onChoose(result)}
+          >
+            {`${purpose === 'open' ? 'Open' : 'Choose'} ${chosen === undefined ? (purpose === 'locate' ? 'an image' : 'this folder') : `“${hostName(chosen)}”`}`}
           </Button>
         </>
       }

@@ -1,7 +1,7 @@
-import type { TaskResult, TaskSnapshot } from '../../../preload/api.ts';
+import type { FindingAction, Severity, TaskResult, TaskSnapshot } from '../../../preload/api.ts';
 import { useServices } from '../../context.ts';
 import { count, dateTime, exactSize, isoTime, plural, size } from '../../logic/format.ts';
-import { findingCounts, worstFirst } from '../../logic/health.ts';
+import { findingCounts } from '../../logic/health.ts';
 import { taskReport, timeTaken } from '../../logic/report.ts';
 import { shortWords, wordsFor } from '../../words.ts';
 import { Facts } from '../inspector/facts.tsx';
@@ -9,15 +9,17 @@ import { Button } from '../ui/button.tsx';
 import { CopyButton } from '../ui/copy-button.tsx';
 import { DialogBox } from '../ui/dialog.tsx';
 import { ErrorNote } from '../ui/error-note.tsx';
-import { FindingList } from './findings-dialog.tsx';
+import { FindingList } from './finding-list.tsx';
 
 interface Props {
   readonly task: TaskSnapshot;
   readonly onClose: () => void;
+  /** Somebody wants to say where a parent is. @param source of the repository it was found in. */
+  readonly onLocate: (source: string, action: FindingAction) => void;
 }
 
 /** How a task ended: its result, or why it has none. */
-export function TaskDialog({ task, onClose }: Props) {
+export function TaskDialog({ task, onClose, onLocate }: Props) {
   return (
     <DialogBox
       title={task.title}
@@ -32,7 +34,7 @@ export function TaskDialog({ task, onClose }: Props) {
       }
     >
       {task.error !== undefined && <ErrorNote error={task.error} look="inline" />}
-      {task.result !== undefined && <Result result={task.result} />}
+      {task.result !== undefined && <Result result={task.result} onLocate={onLocate} />}
     </DialogBox>
   );
 }
@@ -48,7 +50,12 @@ function whenText(task: TaskSnapshot): string {
 
 type Of<Kind extends TaskResult['kind']> = Extract<TaskResult, { kind: Kind }>;
 
-function Result({ result }: { readonly result: TaskResult }) {
+interface ResultProps {
+  readonly result: TaskResult;
+  readonly onLocate: Props['onLocate'];
+}
+
+function Result({ result, onLocate }: ResultProps) {
   if (result.kind === 'copy') return <CopyOutcome result={result} />;
   if (result.kind === 'hash') {
     return (
@@ -78,11 +85,23 @@ function Result({ result }: { readonly result: TaskResult }) {
       />
     );
   }
-  return <VerifyOutcome result={result} />;
+  if (result.kind === 'convert') return <ConvertOutcome result={result} />;
+  return <VerifyOutcome result={result} onLocate={(action) => onLocate(result.source, action)} />;
+}
+
+const RANKS: readonly { readonly severity: Severity; readonly title: string }[] = [
+  { severity: 'damaged', title: 'Damaged' },
+  { severity: 'suspicious', title: 'Suspicious' },
+  { severity: 'note', title: 'Notes' },
+];
+
+interface VerifyProps {
+  readonly result: Of<'verify'>;
+  readonly onLocate: (action: FindingAction) => void;
 }
 
 /** What was looked at stands beside what was found: "nothing is wrong" is worth no more than what was checked. */
-function VerifyOutcome({ result }: { readonly result: Of<'verify'> }) {
+function VerifyOutcome({ result, onLocate }: VerifyProps) {
   return (
     <>
       <Facts
@@ -96,12 +115,67 @@ function VerifyOutcome({ result }: { readonly result: Of<'verify'> }) {
           ? 'No disk could be opened to be checked.'
           : 'Checked are the links between the layers, their sizes and their tables, and checksums where the format has them. What the guest wrote has nothing to be compared with; hash a disk to compare it with another copy.'}
       </p>
-      {result.findings.length > 0 && <FindingList findings={worstFirst(result.findings)} />}
+      {RANKS.map(({ severity, title }) => {
+        const ranked = result.findings.filter((finding) => finding.severity === severity);
+        return (
+          ranked.length > 0 && (
+            <section key={severity} aria-label={title}>
+              <h3 className="list-heading">{`${title} (${count(ranked.length)})`}</h3>
+              <FindingList findings={ranked.slice(0, SHOWN)} onLocate={onLocate} />
+              {ranked.length > SHOWN && (
+                <p className="quiet more">and {count(ranked.length - SHOWN)} more, all of them in the report</p>
+              )}
+            </section>
+          )
+        );
+      })}
     </>
   );
 }
 
 const SHOWN = 200;
+
+function ConvertOutcome({ result }: { readonly result: Of<'convert'> }) {
+  const { shell } = useServices();
+  return (
+    <>
+      <Facts
+        facts={[
+          {
+            label: 'Format',
+            value: result.variant === result.format ? result.format : `${result.format}, ${result.variant}`,
+          },
+          { label: 'Disk', value: exactSize(result.size) },
+          { label: 'Data', value: exactSize(result.dataBytes) },
+          result.resumedBytes === 0
+            ? undefined
+            : { label: 'Resumed', value: `${size(result.resumedBytes)} were there already` },
+          {
+            label: 'Verified',
+            value: result.verified
+              ? 'Read back, and equal to the point byte for byte'
+              : 'No: the image was not read back',
+          },
+          result.sha256 === undefined ? undefined : { label: 'SHA-256', value: <code>{result.sha256}</code> },
+        ]}
+      />
+      <h3 className="list-heading">Written</h3>
+      <ul className="plain-list written">
+        {result.files.map((path) => (
+          <li key={path}>
+            <code>{path}</code>
+            <CopyButton text={path} label={`Copy path of ${path}`} />
+            {shell.reveal !== undefined && (
+              <Button small look="quiet" onPress={() => void shell.reveal?.(path)}>
+                Show in folder
+              </Button>
+            )}
+          </li>
+        ))}
+      </ul>
+    </>
+  );
+}
 
 /** The line under a list that was cut. */
 const more = (length: number) =>

@@ -18,6 +18,7 @@ interface Props {
   /** Absent where this is the only point. */
   readonly onVerifyAll: (() => void) | undefined;
   readonly onHash: (disk: number) => void;
+  readonly onRestore: (disk: number) => void;
   readonly onFindings: () => void;
 }
 
@@ -75,6 +76,16 @@ export function PointHeader({ point, volumes, findings, busy, onMount, onVerify,
           <IconButton label="More for this point" icon={Ellipsis} />
           <Popover className="popover" placement="bottom end">
             <Menu className="menu" aria-label="More for this point">
+              {point.disks.map((disk) => (
+                <MenuItem
+                  key={`restore ${disk.index}`}
+                  className="menu-item"
+                  isDisabled={disk.error !== undefined}
+                  onAction={() => props.onRestore(disk.index)}
+                >
+                  {point.disks.length === 1 ? 'Restore disk…' : `Restore disk ${diskName(disk.index)}…`}
+                </MenuItem>
+              ))}
               {point.disks.map((disk) => (
                 <MenuItem
                   key={disk.index}

@@ -1,5 +1,5 @@
 import { Tab, TabList, TabPanel, Tabs } from 'react-aria-components';
-import type { ExportInfo, RestorePoint, Target } from '../../../preload/api.ts';
+import type { ExportInfo, RestorePoint, Target, VirtualMachine } from '../../../preload/api.ts';
 import type { Row } from '../../logic/rows.ts';
 import { DetailsPanel } from './details-panel.tsx';
 import { MountPanel } from './mount-panel.tsx';
@@ -13,7 +13,7 @@ interface Props {
   readonly tab: InspectorTab;
   readonly onTab: (tab: InspectorTab) => void;
   readonly target: Target;
-  readonly vm: string;
+  readonly vm: VirtualMachine;
   readonly point: RestorePoint;
   readonly selected: readonly Row[];
   readonly exports: readonly ExportInfo[];
@@ -41,11 +41,11 @@ export function Inspector({ tab, onTab, target, vm, point, selected, exports, di
         </TabList>
         <TabPanel id="details" className="tab-panel">
           {only !== undefined ? (
-            <DetailsPanel key={only.entry.path} target={target} vm={vm} point={point} row={only} depth={depth} />
+            <DetailsPanel key={only.entry.path} target={target} vm={vm.name} point={point} row={only} depth={depth} />
           ) : selected.length > 1 ? (
             <SelectionPanel selected={selected} />
           ) : (
-            <PointPanel point={point} target={target} />
+            <PointPanel point={point} target={target} vm={vm} />
           )}
         </TabPanel>
         <TabPanel id="preview" className="tab-panel">

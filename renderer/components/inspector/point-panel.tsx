@@ -1,6 +1,7 @@
-import type { PointDisk, RestorePoint, Target } from '../../../preload/api.ts';
+import type { PointDisk, RestorePoint, Target, VirtualMachine } from '../../../preload/api.ts';
 import { exactSize, plural, size } from '../../logic/format.ts';
 import { hostName } from '../../logic/paths.ts';
+import { levelWords, originWords } from '../../logic/volumes.ts';
 import { diskName } from '../history/point-header.tsx';
 import { CopyButton } from '../ui/copy-button.tsx';
 import { ErrorNote } from '../ui/error-note.tsx';
@@ -8,7 +9,13 @@ import { Facts } from './facts.tsx';
 import { hueOf } from './layers-bar.tsx';
 
 /** With nothing selected: the point itself, its disks and the chain each is made of. */
-export function PointPanel({ point, target }: { readonly point: RestorePoint; readonly target: Target }) {
+interface Props {
+  readonly point: RestorePoint;
+  readonly target: Target;
+  readonly vm: VirtualMachine;
+}
+
+export function PointPanel({ point, target, vm }: Props) {
   return (
     <>
       <header className="panel-head">
@@ -18,10 +25,41 @@ export function PointPanel({ point, target }: { readonly point: RestorePoint; re
           <CopyButton text={target.source} label="Copy path of the backup" />
         </p>
       </header>
+      <section aria-label="Consistency" className="disk">
+        <h4>{levelWords(point.consistency.level)}</h4>
+        <ul className="plain-list evidence">
+          {point.consistency.evidence.map((line) => (
+            <li key={line}>{line}</li>
+          ))}
+        </ul>
+      </section>
       {point.disks.map((disk) => (
         <DiskFacts key={disk.index} disk={disk} />
       ))}
+      <MachineFacts vm={vm} />
     </>
+  );
+}
+
+/** What the backup says of the machine, kept for the day it is made anew. */
+function MachineFacts({ vm }: { readonly vm: VirtualMachine }) {
+  return (
+    <section aria-label="Machine" className="disk">
+      <h4>Machine</h4>
+      <Facts
+        facts={[
+          { label: 'Described by', value: originWords(vm.origin) },
+          vm.guest === undefined ? undefined : { label: 'Guest', value: vm.guest },
+          vm.cpus === undefined ? undefined : { label: 'CPUs', value: String(vm.cpus) },
+          vm.memoryBytes === undefined ? undefined : { label: 'Memory', value: size(vm.memoryBytes) },
+          vm.firmware === undefined ? undefined : { label: 'Firmware', value: vm.firmware },
+          ...(vm.networks ?? []).map((adapter) => ({
+            label: `Network ${adapter.device}`,
+            value: [adapter.mac, adapter.network, adapter.model].filter((part) => part !== undefined).join(', '),
+          })),
+        ]}
+      />
+    </section>
   );
 }
 

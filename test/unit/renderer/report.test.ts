@@ -37,11 +37,11 @@ describe('how long a task took', () => {
 describe('a report', () => {
   it('of a verification says what was checked and lists every finding with its facts', () => {
     expect(findingFacts(finding)).toEqual(['a.vmdk', 'byte 4,096', 'expected 0', 'found 7', 'link']);
-    const text = taskReport(task({ result: { kind: 'verify', disksChecked: 2, findings: [finding] } }));
+    const text = taskReport(task({ result: { kind: 'verify', source: '/srv', disksChecked: 2, findings: [finding] } }));
     expect(text).toContain('Verify web01\nStarted: 2026-11-20T10:00:00.000Z');
     expect(text).toContain('Checked: 2 disks');
     expect(text).toContain('[damaged] The link is broken\n    a.vmdk; byte 4,096; expected 0; found 7; link');
-    const clean = taskReport(task({ result: { kind: 'verify', disksChecked: 1, findings: [] } }));
+    const clean = taskReport(task({ result: { kind: 'verify', source: '/srv', disksChecked: 1, findings: [] } }));
     expect(clean).toContain('Findings: none');
   });
   it('of a copy lists hashes, problems and notes, and says where its list ends', () => {
