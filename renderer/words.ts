@@ -220,8 +220,8 @@ const BY_KIND: Readonly<Record<ErrorKind, (details: Details) => Words>> = {
       }.`,
       next:
         candidate === undefined
-          ? `Put ${recorded} back beside it, then scan the folder again. Points that do not need it can be used.`
-          : `“${candidate}” has the right name but was changed since. Bring the original back, then scan the folder again.`,
+          ? `Put ${recorded} back beside it, or say where it is now. Points that do not need it can be used.`
+          : `“${candidate}” was changed since, or is another disk. Bring the original back, or say where it is.`,
       remedy: 'retry',
     };
   },

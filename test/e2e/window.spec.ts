@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import type { Page } from '@playwright/test';
 import truth from '../data/demo-truth.json' with { type: 'json' };
 import { linuxGuid, writeGpt } from '../support/partition-builder.ts';
-import { expect, missingBrowser, root, test } from './serve.ts';
+import { cli, expect, missingBrowser, root, test } from './serve.ts';
 
 const peersRequired = process.env.CHAINLIFT_REQUIRE_PEERS === '1';
 test.skip(missingBrowser !== undefined && !peersRequired, missingBrowser ?? '');
@@ -249,10 +249,94 @@ test('says what is wrong with a broken chain, and still shows the rest', async (
   }
 });
 
+test('lets a moved parent be located, and opens what stands on it', async ({ page, shell }) => {
+  const elsewhere = join(shell.scratch, 'elsewhere');
+  mkdirSync(elsewhere);
+  const moved = join(elsewhere, 'renamed.vmdk');
+  renameSync(join(shell.demo, 'web01-000001.vmdk'), moved);
+  const wrong = join(shell.demo, 'web01-000002.vmdk');
+  const before = [sha256(moved), sha256(wrong)];
+  await page.goto(await shell.serve(shell.demo));
+  await point(page, 'Current state').click();
+  await page.getByRole('button', { name: 'Say where it is…' }).click();
+  const dialog = page.getByRole('dialog');
+  await expect(dialog).toContainText('web01-000001.vmdk');
+  // Another image is refused, with both identities.
+  await dialog.getByRole('textbox', { name: 'File on this computer' }).fill(wrong);
+  await dialog.getByRole('button', { name: 'Use this file' }).click();
+  await expect(dialog).toContainText('A link of the chain is missing');
+  // The right one is chosen by hand, in the folder dialog.
+  await dialog.getByRole('button', { name: 'Choose…' }).click();
+  const browser = page.getByRole('dialog').last();
+  await browser.getByRole('textbox', { name: 'Path' }).fill(elsewhere);
+  await browser.getByRole('textbox', { name: 'Path' }).press('Enter');
+  await browser.getByRole('option', { name: 'renamed.vmdk' }).click();
+  await browser.getByRole('button', { name: /^Choose/ }).click();
+  await expect(dialog.getByRole('textbox', { name: 'File on this computer' })).toHaveValue(moved);
+  await picture(page, 'locate-parent');
+  await dialog.getByRole('button', { name: 'Use this file' }).click();
+  await expect(dialog.getByRole('status')).toContainText('has the identity that');
+  await dialog.getByRole('contentinfo').getByRole('button', { name: 'Close' }).click();
+  // The chain is read anew and opens.
+  await page.getByRole('group', { name: 'Volumes' }).getByRole('button', { name: /^sda2/ }).click();
+  await expect(row(page, 'srv')).toBeVisible();
+  expect([sha256(moved), sha256(wrong)]).toEqual(before);
+});
+
+test('ranks what the chain doctor finds, and says what can still be done', async ({ page, shell }) => {
+  renameSync(join(shell.demo, 'web01-000001.vmdk'), join(shell.scratch, 'elsewhere.vmdk'));
+  await page.goto(await shell.serve(shell.demo));
+  await page.getByRole('button', { name: 'More for this point' }).click();
+  await page.getByRole('menuitem', { name: 'Verify all points' }).click();
+  await page.getByRole('region', { name: 'Tasks' }).getByRole('button', { name: 'Show' }).click();
+  const dialog = page.getByRole('dialog');
+  const damaged = dialog.getByRole('region', { name: 'Damaged' });
+  await expect(damaged).toContainText('web01-000001.vmdk');
+  await expect(damaged).toContainText('The last intact point before it is "base"');
+  await picture(page, 'chain-doctor');
+  // What can be done is one press away.
+  await damaged.getByRole('button', { name: 'Say where it is…' }).first().click();
+  await expect(page.getByRole('dialog', { name: /Where is the parent/ })).toBeVisible();
+});
+
+test('shows the evidence of consistency, and what is known of the machine', async ({ page, shell }) => {
+  await page.goto(await shell.serve(shell.demo));
+  await point(page, 'before-upgrade').click();
+  const inspector = page.getByRole('complementary', { name: 'Inspector' });
+  await expect(inspector.getByRole('region', { name: 'Consistency' })).toContainText('sda2: ext4 is clean');
+  await expect(inspector.getByRole('region', { name: 'Machine' })).toContainText('VMware');
+});
+
+test('restores a whole disk to a new image', async ({ page, shell }) => {
+  const destination = join(shell.scratch, 'restored');
+  mkdirSync(destination);
+  const before = fingerprint(shell.demo);
+  await page.goto(await shell.serve(shell.demo));
+  await point(page, 'before-upgrade').click();
+  await page.getByRole('button', { name: 'More for this point' }).click();
+  await page.getByRole('menuitem', { name: 'Restore disk…' }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByRole('radio', { name: /^QCOW2/ }).check({ force: true });
+  await dialog.getByRole('textbox', { name: 'Folder on this computer' }).fill(destination);
+  await expect(dialog.getByRole('textbox', { name: 'Name' })).toHaveValue('web01 before-upgrade.qcow2');
+  await picture(page, 'restore-disk');
+  await dialog.getByRole('button', { name: 'Restore', exact: true }).click();
+  const tasks = page.getByRole('region', { name: 'Tasks' });
+  await tasks.getByRole('button', { name: 'Show' }).click();
+  await expect(page.getByRole('dialog')).toContainText('equal to the point byte for byte');
+  const image = join(destination, 'web01 before-upgrade.qcow2');
+  const hashed = (...args: string[]): string =>
+    JSON.parse(execFileSync(process.execPath, [cli, 'hash', '--json', ...args], { encoding: 'utf8' })).sha256;
+  expect(hashed(image)).toBe(hashed(shell.demo, '--point', 'before-upgrade'));
+  expect(fingerprint(shell.demo)).toEqual(before);
+});
+
 test('gives the state of the file systems as evidence beside what was recorded', async ({ page, shell }) => {
   await page.goto(await shell.serve(shell.demo));
   await point(page, 'before-upgrade').click();
-  await expect(page.getByRole('region', { name: 'Selected point' })).toContainText('sda2 ext4 clean');
+  await expect(page.getByRole('region', { name: 'Selected point' })).toContainText(
+    'File-system consistent: sda1: fat16 is clean, sda2: ext4 is clean',
+  );
 });
 
 test('says that a partition table is damaged', async ({ page, shell }) => {

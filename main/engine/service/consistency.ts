@@ -103,7 +103,7 @@ function judged(name: string, { type, state }: FileSystem): Seen {
   const what = state.evidence.length === 0 ? '' : `: ${state.evidence.join('; ')}`;
   switch (state.condition) {
     case 'clean':
-      return { name, verdict: 'clean', text: `${type} was unmounted or frozen${what}` };
+      return { name, verdict: 'clean', text: `${type} is clean${what}` };
     case 'needs-replay':
       return { name, verdict: 'in-use', text: `${type} was in use, its journal is to be replayed${what}` };
     default:

@@ -69,8 +69,8 @@ describe('the consistency of a point, from its disks', () => {
       const point = await assessed(catalogOf([golden('ext4-1k'), golden('ext2-1k')]), sync);
       expect(point.consistency.level).toBe('file-system');
       expect(point.consistency.evidence).toHaveLength(2);
-      expect(point.consistency.evidence[0]).toMatch(/^sda: ext4 was unmounted or frozen/);
-      expect(point.consistency.evidence[1]).toMatch(/^sdb: ext2 was unmounted or frozen/);
+      expect(point.consistency.evidence[0]).toMatch(/^sda: ext4 is clean/);
+      expect(point.consistency.evidence[1]).toMatch(/^sdb: ext2 is clean/);
       expect(point.findings).toEqual([]);
     },
   );
