@@ -42,6 +42,8 @@ export class LayerIndex {
   readonly #onImage: ((path: string) => void) | undefined;
   readonly #facts = new Map<string, Promise<LayerFacts | ChainliftError>>();
   readonly #links = new Map<string, Promise<Link>>();
+  /** Folders of layers that lie outside the repository. */
+  readonly #elsewhere = new Map<string, Confinement>();
   readonly #chains = new Map<string, Promise<ChainFacts>>();
   /** Chains that `claim` has walked, by the set it filled: the next point on them stops where they meet. */
   readonly #claimed = new WeakMap<Set<string>, Set<string>>();
@@ -99,7 +101,8 @@ export class LayerIndex {
   async #follow(child: LayerFacts): Promise<Link> {
     if (child.parent === undefined) return {};
     try {
-      const place = await findParent(child, this.folder);
+      const place = await findParent(child, this.#folderOf(child));
+      if (place.folder !== this.folder) this.#elsewhere.set(place.path, place.folder);
       const parent = await this.facts(place.path, place);
       if (parent instanceof ChainliftError) return { error: parent };
       checkLink(child, parent);
@@ -113,11 +116,16 @@ export class LayerIndex {
   async namedParent(child: LayerFacts): Promise<string | undefined> {
     if (child.parent === undefined) return undefined;
     try {
-      return (await findParent(child, this.folder)).path;
+      return (await findParent(child, this.#folderOf(child))).path;
     } catch (error) {
       ours(error);
       return undefined;
     }
+  }
+
+  /** What confines a layer: the repository, or the folder of a parent that the user pointed at. */
+  #folderOf(layer: LayerFacts): Confinement {
+    return this.#elsewhere.get(layer.path) ?? this.folder;
   }
 
   /** Names of the images asked so far that have this identity, those nearest to `child` first. */

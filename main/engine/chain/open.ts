@@ -4,7 +4,7 @@
  */
 import { ChainliftError, CorruptError, DeniedError, IoError, MissingParentError, NotFoundError } from '../errors.ts';
 import { imagePath, openLayer } from '../image/formats.ts';
-import type { ImageLayer } from '../image/image.ts';
+import { type ImageLayer, splitSnapshotPath } from '../image/image.ts';
 import type { Confinement } from '../storage/confinement.ts';
 import { Disk, type DiskOptions } from './disk.ts';
 import { findById } from './find-by-id.ts';
@@ -88,7 +88,9 @@ export interface ParentPlace {
 export async function findParent(child: LinkEnd, folder: Confinement): Promise<ParentPlace> {
   const claim = child.parent!;
   const format = claim.format === undefined ? {} : { format: claim.format };
-  const located = folder.locatedParent(child.path);
+  // A snapshot inside an image has that image's parent, which lies where the image looks for it.
+  const from = splitSnapshotPath(child.path)?.image ?? child.path;
+  const located = folder.locatedParent(from);
   if (located !== undefined) return { ...located, ...format };
   if (claim.nameless) {
     const path = await findById(child, folder);
@@ -96,17 +98,21 @@ export async function findParent(child: LinkEnd, folder: Confinement): Promise<P
     throw missing(child, 'no image in or around its folder has this identity');
   }
   let denied: DeniedError | undefined;
-  for (const recorded of [claim.recorded, ...(claim.alternatives ?? [])]) {
-    try {
-      return { path: folder.resolveRecorded(recorded, child.path), folder, ...format };
-    } catch (error) {
-      if (error instanceof NotFoundError || (error instanceof IoError && error.details.code === 'ENOENT')) continue;
-      // Another of its names may lead to a file of the folder.
-      if (!(error instanceof DeniedError)) throw error;
-      denied ??= new DeniedError(`The parent "${recorded}" of ${child.name}`, 'it leaves the opened folder', {
-        child: child.name,
-        recorded,
-      });
+  // A parent that was moved alone has its own parent where it was before.
+  const places = [{ folder, from }, ...(folder.before === undefined ? [] : [folder.before])];
+  for (const place of places) {
+    for (const recorded of [claim.recorded, ...(claim.alternatives ?? [])]) {
+      try {
+        return { path: place.folder.resolveRecorded(recorded, place.from), folder: place.folder, ...format };
+      } catch (error) {
+        if (error instanceof NotFoundError || (error instanceof IoError && error.details.code === 'ENOENT')) continue;
+        // Another of its names, or the other place, may lead to a file of the folder.
+        if (!(error instanceof DeniedError)) throw error;
+        denied ??= new DeniedError(`The parent "${recorded}" of ${child.name}`, 'it leaves the opened folder', {
+          child: child.name,
+          recorded,
+        });
+      }
     }
   }
   throw denied ?? missing(child, 'there is no such file in the opened folder');
@@ -126,6 +132,7 @@ function missing(child: LinkEnd, reason: string): MissingParentError {
 export function checkLink(child: LinkEnd, parent: LinkEnd): void {
   const claim = child.parent!;
   if (claim.id === undefined || claim.id === parent.id) return;
+  if (parent.id !== undefined && claim.alternativeIds?.includes(parent.id)) return;
   throw new MissingParentError({
     child: child.name,
     recorded: claim.recorded,

@@ -3,9 +3,9 @@
  * parent must have the identity that its child records, where the format has one) and remembered in a small JSON file of the
  * user's configuration folder, by the folder that was opened.
  */
-import { realpathSync, statSync } from 'node:fs';
+import { existsSync, realpathSync, statSync } from 'node:fs';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import type { Finding, LocatedParent } from '../../../preload/api.ts';
 import { checkLink } from '../chain/open.ts';
 import { IoError, UsageError } from '../errors.ts';
@@ -13,7 +13,7 @@ import { imagePath, openLayer } from '../image/formats.ts';
 import type { ImageLayer } from '../image/image.ts';
 import { Confinement } from '../storage/confinement.ts';
 
-/** By opened folder (real path), then by the child's path in it; values are real paths of parents. */
+/** By opened folder (real path), then by the child's path in it (absolute where it lies outside); values are real paths of parents. */
 type Stored = Record<string, Record<string, string>>;
 
 export class LocatedParents {
@@ -32,7 +32,7 @@ export class LocatedParents {
     const stored = await this.#stored();
     if (Object.keys(stored).length === 0) return new Map();
     const root = rootOf(source);
-    return new Map(Object.entries(stored[root] ?? {}).map(([child, parent]) => [join(root, child), parent]));
+    return new Map(Object.entries(stored[root] ?? {}).map(([child, parent]) => [resolve(root, child), parent]));
   }
 
   /**
@@ -41,7 +41,12 @@ export class LocatedParents {
    */
   async locate(request: { source: string; child: string; parent: string }): Promise<LocatedParent> {
     const root = rootOf(request.source);
-    const folder = new Confinement(root);
+    const known = (await this.#stored())[root] ?? {};
+    // A layer that was itself pointed at lies outside, and is called by its name alone.
+    const outside = Object.values(known).find(
+      (path) => basename(path) === request.child && !existsSync(join(root, request.child)),
+    );
+    const folder = new Confinement(outside === undefined ? root : dirname(outside));
     const parentPath = realPathOf(request.parent);
     const beside = new Confinement(dirname(parentPath));
     const opened: ImageLayer[] = [];
@@ -55,7 +60,7 @@ export class LocatedParents {
       const parent = await openLayer(parentPath, beside, child.parent.format);
       opened.push(parent);
       checkLink(child, parent);
-      const childPath = folder.label(await imagePath(request.child, folder));
+      const childPath = outside ?? folder.label(await imagePath(request.child, folder));
       await this.#change((stored) => ({ ...stored, [root]: { ...stored[root], [childPath]: parentPath } }));
       return {
         child: child.name,

@@ -8,8 +8,8 @@
  */
 import { realpathSync, statSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
-import { DeniedError, IoError, NotFoundError } from '../errors.ts';
-import type { Archive, OpenFile } from './archive/archive.ts';
+import { CancelledError, DeniedError, IoError, NotFoundError } from '../errors.ts';
+import type { Archive, ArchiveOptions, OpenFile } from './archive/archive.ts';
 import { openArchive } from './archive/open-archive.ts';
 import { LocalFile } from './local-file.ts';
 
@@ -20,6 +20,11 @@ export interface ConfinementOptions {
    * files and what lies beside them are reached through it.
    */
   readonly located?: ReadonlyMap<string, string>;
+  /**
+   * A private folder in which indexes of compressed archives are kept. Without it they live as long as this object, and are made
+   * anew, by reading the whole archive, the next time.
+   */
+  readonly cacheFolder?: string;
 }
 
 export class Confinement {
@@ -29,11 +34,18 @@ export class Confinement {
   /** Mounted archives by the real path of their file; undefined for files that turned out to be none. */
   readonly #archives = new Map<string, Archive | undefined>();
   readonly #mounting = new Map<string, Promise<Archive | undefined>>();
+  /** For the folder of a located parent: what it stands in for, where its own parents may have stayed. */
+  readonly #standsFor: { readonly folder: Confinement; readonly child: string } | undefined;
   /** Folders of located parents, by their real path. */
   readonly #beside = new Map<string, Confinement>();
 
   /** @throws IoError when the folder does not exist. */
-  constructor(folder: string, options: ConfinementOptions = {}) {
+  constructor(
+    folder: string,
+    options: ConfinementOptions = {},
+    standsFor?: { readonly folder: Confinement; readonly child: string },
+  ) {
+    this.#standsFor = standsFor;
     try {
       this.root = realpathSync(folder);
     } catch (error) {
@@ -43,38 +55,80 @@ export class Confinement {
   }
 
   /**
-   * Makes the members of an archive of this folder files below it. Costs reading its index, once.
-   * @returns undefined when the file is no archive. @throws CorruptError, UnsupportedError, IoError, DeniedError.
+   * Makes the members of an archive of this folder files below it. Costs reading its index, once; of a compressed one, reading all
+   * of it. An archive inside an archive is mounted by its path there.
+   * @returns undefined when the file is no archive. @throws CorruptError, UnsupportedError, IoError, DeniedError, CancelledError.
    */
-  async mount(path: string): Promise<Archive | undefined> {
+  async mount(path: string, options: ArchiveOptions = {}): Promise<Archive | undefined> {
     const real = this.realPath(path);
-    if (this.#archives.has(real)) return this.#archives.get(real);
-    let mounting = this.#mounting.get(real);
-    if (mounting === undefined) {
-      mounting = this.#mount(real).finally(() => this.#mounting.delete(real));
-      this.#mounting.set(real, mounting);
+    for (;;) {
+      if (this.#archives.has(real)) return this.#archives.get(real);
+      let mounting = this.#mounting.get(real);
+      const own = mounting === undefined;
+      if (mounting === undefined) {
+        mounting = this.#mount(real, options).finally(() => this.#mounting.delete(real));
+        this.#mounting.set(real, mounting);
+      }
+      try {
+        return await mounting;
+      } catch (error) {
+        // Whoever was first gave up; that is no reason for others.
+        if (own || !(error instanceof CancelledError)) throw error;
+      }
     }
-    return mounting;
   }
 
-  async #mount(real: string): Promise<Archive | undefined> {
-    const file = LocalFile.open(real, { ...this.#reading, name: this.label(real) });
-    const archive = await openArchive(file);
+  async #mount(real: string, options: ArchiveOptions): Promise<Archive | undefined> {
+    const file = this.open(real);
+    const { cacheFolder } = this.options;
+    const identity = cacheFolder === undefined ? undefined : this.#identity(real);
+    const archive = await openArchive(file, {
+      ...options,
+      cache: cacheFolder === undefined || identity === undefined ? undefined : { folder: cacheFolder, identity },
+    });
     if (archive === undefined) await file.close();
     this.#archives.set(real, archive);
     return archive;
   }
 
+  /** What tells a file, or a member of an archive, in its present state from every other. */
+  #identity(real: string): string {
+    const inside = this.archiveOf(real);
+    if (inside !== undefined) {
+      const member = inside.archive.member(inside.member);
+      return [this.#identity(inside.archive.path), inside.member, member?.position, member?.size].join('\0');
+    }
+    try {
+      const { dev, ino, size, mtimeNs, ctimeNs } = statSync(real, { bigint: true });
+      return [real, dev, ino, size, mtimeNs, ctimeNs].join('\0');
+    } catch (error) {
+      throw new IoError(`${this.label(real)} cannot be looked at`, { source: this.label(real) }, error);
+    }
+  }
+
   /**
-   * Mounts the archive that `path` leads through, if it does and it is not yet mounted: `web01.ova/disk1.vmdk`. Call it before
+   * Mounts the archives that `path` leads through, if it does and they are not yet mounted: `web01.ova/disk1.vmdk`. Call it before
    * what takes a path from outside. @throws as `mount`; a path that leads nowhere is left to whoever opens it.
    */
-  async mountAbove(path: string): Promise<void> {
+  async mountAbove(path: string, options: ArchiveOptions = {}): Promise<void> {
     refuseNul(path);
-    for (let at = dirname(resolve(this.root, path)); this.#inside(at) && at !== this.root; at = dirname(at)) {
+    const whole = resolve(this.root, path);
+    for (let at = dirname(whole); this.#inside(at) && at !== this.root; at = dirname(at)) {
       if (!isFile(at, this.label(at))) continue;
-      await this.mount(at);
+      await this.mount(at, options);
+      await this.#mountInside(at, whole, options);
       return;
+    }
+  }
+
+  /** Mounts members of the archive at `outer` that `path` leads through: a compressed disk in an OVA. */
+  async #mountInside(outer: string, path: string, options: ArchiveOptions): Promise<void> {
+    const names = relative(outer, path).split(sep);
+    let at = outer;
+    for (const name of names.slice(0, -1)) {
+      at = join(at, name);
+      const inside = this.archiveOf(at);
+      if (inside?.archive.member(inside.member)?.kind === 'file') await this.mount(at, options);
     }
   }
 
@@ -97,10 +151,18 @@ export class Confinement {
     const place = dirname(path);
     let folder = this.#beside.get(place);
     if (folder === undefined) {
-      folder = new Confinement(place, this.options);
+      folder = new Confinement(place, this.options, { folder: this, child });
       this.#beside.set(place, folder);
     }
     return { path, folder };
+  }
+
+  /**
+   * Where else a name recorded in this folder may be: a parent that was moved alone has its own parent where it was before.
+   * Undefined for every folder but that of a located parent.
+   */
+  get before(): { readonly folder: Confinement; readonly from: string } | undefined {
+    return this.#standsFor === undefined ? undefined : { folder: this.#standsFor.folder, from: this.#standsFor.child };
   }
 
   /** Closes mounted archives. Files opened from them can't be read any more. */
@@ -157,7 +219,7 @@ export class Confinement {
   /** The path itself when it is that of a member of a mounted archive. */
   #member(whole: string): string | undefined {
     const inside = this.archiveOf(whole);
-    return inside?.archive.member(inside.member) === undefined ? undefined : whole;
+    return inside?.archive.has(inside.member) === true ? whole : undefined;
   }
 
   /** Opens a file of the folder, or a member of a mounted archive in it. @throws DeniedError, IoError. */

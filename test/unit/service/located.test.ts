@@ -2,6 +2,7 @@ import { copyFileSync, mkdirSync, readFileSync, renameSync, statSync, writeFileS
 import { basename, join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { createEngine, type Engine } from '../../../main/engine/service/engine.ts';
+import type { Target } from '../../../preload/api.ts';
 import { leavesUntouched, scratchFolder } from '../../support/scratch.ts';
 import { contentId, writeDiskChain } from '../../support/vmware-folder.ts';
 
@@ -37,8 +38,11 @@ function moveBase(): string {
 const leaf = { source: '', vm: 'd', point: 'd-000002.vmdk' };
 const target = () => ({ ...leaf, source: root });
 
-async function hashOf(engine: Engine): Promise<string> {
-  const started = await engine.api.hash({ target: target() });
+/** Of the leaf, opened by itself. */
+const hashLeaf = (engine: Engine): Promise<string> => hashOf(engine, { source: join(root, 'd-000002.vmdk') });
+
+async function hashOf(engine: Engine, wanted: Target = target()): Promise<string> {
+  const started = await engine.api.hash({ target: wanted });
   for await (const task of engine.api.watchTask({ id: started.id })) {
     if (task.state === 'failed') throw new Error(task.error?.message);
     if (task.result?.kind === 'hash') return task.result.sha256;
@@ -48,7 +52,7 @@ async function hashOf(engine: Engine): Promise<string> {
 
 describe('a parent that was moved', () => {
   it('is asked for by a finding, checked, used and remembered, and forgotten again', async () => {
-    const before = await using(hashOf);
+    const before = await using((engine) => hashOf(engine));
     const moved = moveBase();
     await leavesUntouched(root, () =>
       leavesUntouched(elsewhere, async () => {
@@ -72,13 +76,13 @@ describe('a parent that was moved', () => {
           expect(again.vms[0]!.points.map(({ disks }) => disks[0]!.error)).toEqual([undefined, undefined]);
         });
         // Another start, another day.
-        expect(await using(hashOf)).toBe(before);
+        expect(await using((engine) => hashOf(engine))).toBe(before);
         expect(statSync(join(config, 'located.json')).mode & 0o777).toBe(0o600);
         await using(async (engine) => {
           await engine.api.forgetParent({ source: root, child: 'd-000001.vmdk' });
           await expect(hashOf(engine)).rejects.toThrow('missing');
         });
-        await expect(using(hashOf)).rejects.toThrow('missing');
+        await expect(using((engine) => hashOf(engine))).rejects.toThrow('missing');
       }),
     );
   });
@@ -156,5 +160,38 @@ describe('a parent that was moved', () => {
     await using(async ({ api }) => {
       expect((await api.report({ source: root })).name).toBe(basename(root));
     });
+  });
+});
+
+describe('a parent that was moved alone', () => {
+  it('has its own parent where it was before', async () => {
+    const before = await using(hashLeaf);
+    const moved = join(elsewhere, 'renamed.vmdk');
+    renameSync(join(root, 'd-000001.vmdk'), moved);
+    renameSync(join(root, 'd-000001-delta.vmdk'), join(elsewhere, 'd-000001-delta.vmdk'));
+    await using(async (engine) => {
+      await engine.api.locateParent({ source: root, child: 'd-000002.vmdk', parent: moved });
+      expect(await hashLeaf(engine)).toBe(before);
+    });
+  });
+
+  it('whose own parent was moved elsewhere again is asked for it', async () => {
+    const before = await using(hashLeaf);
+    const base = moveBase();
+    const third = join(elsewhere, '..', 'third');
+    mkdirSync(third);
+    const moved = join(third, 'renamed.vmdk');
+    renameSync(join(root, 'd-000001.vmdk'), moved);
+    renameSync(join(root, 'd-000001-delta.vmdk'), join(third, 'd-000001-delta.vmdk'));
+    await using(async (engine) => {
+      await engine.api.locateParent({ source: root, child: 'd-000002.vmdk', parent: moved });
+      const report = await engine.api.report({ source: root });
+      const findings = report.vms.flatMap((vm) => vm.points.flatMap((point) => point.findings));
+      const { action } = findings.find(({ code }) => code === 'missing-parent')!;
+      expect(action).toMatchObject({ child: 'renamed.vmdk', recorded: 'd.vmdk' });
+      await engine.api.locateParent({ source: root, child: action!.child, parent: base });
+      expect(await hashLeaf(engine)).toBe(before);
+    });
+    expect(await using(hashLeaf)).toBe(before);
   });
 });
