@@ -8,6 +8,15 @@ import type { ByteSource } from './storage/byte-source.ts';
 
 /** Elements within elements. VirtualBox itself allows 250 snapshots on one line, each of which is two elements deep. */
 const MAX_DEPTH = 1_000;
+/**
+ * Tags and attributes, comments and instructions of one document: what it costs in memory, about half a kilobyte each, whatever its
+ * size. An export of a VM with a hundred snapshots has 100,000.
+ */
+const MAX_MARKUP = 300_000;
+/** Attributes of one element: the parser takes a tag apart at once. */
+const MAX_ATTRIBUTES = 4_096;
+/** Characters of one tag, and of one stretch of text: both are put together a character at a time. */
+const MAX_STRETCH = 2 << 20;
 
 export interface XmlElement {
   /** Without its namespace prefix. */
@@ -54,8 +63,10 @@ export function decodeXml(bytes: Uint8Array): string {
 /** The root element of a document. @throws CorruptError, UnsupportedError. */
 export function parseXml(text: string, structure: string, source: string): XmlElement {
   if (/<!DOCTYPE|<!ENTITY/i.test(text)) throw new UnsupportedError(`${structure} with a document type`, { source });
-  // Some writers end a file with the NULs of its last sector.
-  const document = text.replace(/\0+$/, '');
+  const document = withoutPadding(text);
+  if (document.includes('\0'))
+    throw new CorruptError(structure, { source, expected: 'XML', found: 'a NUL in its text' });
+  checkMarkup(document, structure, source);
   const valid = XMLValidator.validate(document);
   if (valid !== true) {
     const { msg, line } = valid.err;
@@ -67,6 +78,76 @@ export function parseXml(text: string, structure: string, source: string): XmlEl
     throw new CorruptError(structure, { source, expected: 'one root element', found: `${roots.length}` });
   }
   return root;
+}
+
+/** Some writers end a file with the NULs of its last sector. */
+function withoutPadding(text: string): string {
+  let end = text.length;
+  while (end > 0 && text.charCodeAt(end - 1) === 0) end--;
+  return text.slice(0, end);
+}
+
+/** Stretches that begin and end like this are passed over as one. */
+const WHOLES = [
+  ['<!--', '-->'],
+  ['<![CDATA[', ']]>'],
+  ['<?', '?>'],
+] as const;
+
+/**
+ * Goes over a document once and holds what it would cost against what a document may: a tag of four characters makes half a kilobyte of
+ * objects. Whether it is well-formed is not looked at. @throws CorruptError.
+ */
+function checkMarkup(text: string, structure: string, source: string): void {
+  let markup = 0;
+  const refuse = (expected: string): CorruptError => new CorruptError(structure, { source, expected, found: 'more' });
+  for (let at = 0; at < text.length; ) {
+    const open = text.indexOf('<', at);
+    const textEnd = open < 0 ? text.length : open;
+    if (textEnd - at > MAX_STRETCH) throw refuse(`text of at most ${MAX_STRETCH} characters without a tag`);
+    if (open < 0) return;
+    const whole = WHOLES.find(([start]) => text.startsWith(start, open));
+    if (whole === undefined) {
+      const { end, words } = tagAt(text, open);
+      if (words > MAX_ATTRIBUTES) throw refuse(`at most ${MAX_ATTRIBUTES} attributes in a tag`);
+      markup += words;
+      at = end;
+    } else {
+      const close = text.indexOf(whole[1], open + whole[0].length);
+      at = close < 0 ? text.length : close + whole[1].length;
+      markup++;
+    }
+    if (at - open > MAX_STRETCH) throw refuse(`tags of at most ${MAX_STRETCH} characters`);
+    if (markup > MAX_MARKUP) throw refuse(`at most ${MAX_MARKUP} tags and attributes`);
+  }
+}
+
+const [QUOTE, APOSTROPHE, SLASH, EQUALS, GREATER] = [0x22, 0x27, 0x2f, 0x3d, 0x3e];
+
+/** Where the tag that begins at `open` ends, and its words: its name and its attributes. A quoted value is no word. */
+function tagAt(text: string, open: number): { end: number; words: number } {
+  const stop = Math.min(text.length, open + MAX_STRETCH + 2);
+  let words = 1;
+  let quote = 0;
+  let between = false;
+  for (let at = open + 1; at < stop; at++) {
+    const code = text.charCodeAt(at);
+    if (quote !== 0) {
+      // What follows a value without a blank is a word of its own.
+      if (code === quote) between = true;
+      if (code === quote) quote = 0;
+    } else if (code === GREATER) {
+      return { end: at + 1, words };
+    } else if (code === QUOTE || code === APOSTROPHE) {
+      quote = code;
+    } else if (code <= 0x20) {
+      between = true;
+    } else {
+      if (between && code !== EQUALS && code !== SLASH) words++;
+      between = false;
+    }
+  }
+  return { end: stop, words };
 }
 
 const parser = new XMLParser({
@@ -115,14 +196,28 @@ function elementsOf(
         text += unescaped(String(value));
         continue;
       }
-      const attributes = new Map<string, string>();
-      for (const [key, raw] of Object.entries((entry[ATTRIBUTES] ?? {}) as Record<string, unknown>)) {
-        attributes.set(key, unescaped(String(raw)));
-      }
-      children.push({ name, attributes, ...elementsOf(value, depth + 1, structure, source) });
+      const inside = elementsOf(value, depth + 1, structure, source);
+      children.push({
+        name,
+        attributes: attributesOf(entry[ATTRIBUTES]),
+        children: inside.children,
+        text: inside.text,
+      });
     }
   }
   return { children, text: text.trim() };
+}
+
+const NO_ATTRIBUTES: ReadonlyMap<string, string> = new Map();
+
+function attributesOf(raw: unknown): ReadonlyMap<string, string> {
+  // Most elements have none.
+  if (raw === undefined) return NO_ATTRIBUTES;
+  const attributes = new Map<string, string>();
+  for (const [key, value] of Object.entries(raw as Record<string, unknown>)) {
+    attributes.set(key, unescaped(String(value)));
+  }
+  return attributes;
 }
 
 const NAMED: Readonly<Record<string, string>> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" };

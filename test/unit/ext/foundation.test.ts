@@ -1,7 +1,7 @@
 /** What the file systems share: CRC-32C, the registry, and the naming of what is recognised but not read. */
 import { describe, expect, it } from 'vitest';
+import { crc32c, crc32cUpdate } from '../../../main/engine/crc32c.ts';
 import { UnsupportedError } from '../../../main/engine/errors.ts';
-import { crc32c, crc32cUpdate } from '../../../main/engine/filesystem/crc32c.ts';
 import { crc16 } from '../../../main/engine/filesystem/ext/checksum.ts';
 import { fileSystemTypes, openFileSystem } from '../../../main/engine/filesystem/file-systems.ts';
 import { MemorySource } from '../../../main/engine/storage/byte-source.ts';

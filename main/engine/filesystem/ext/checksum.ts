@@ -1,7 +1,7 @@
 /**
  * Checksums of ext metadata: CRC-32C chained from a seed (metadata_csum), and CRC-16/ARC begun at 0xffff for group descriptors (uninit_bg).
  */
-import { crc32cUpdate } from '../crc32c.ts';
+import { crc32cUpdate } from '../../crc32c.ts';
 
 const word = new Uint8Array(8);
 const wordView = new DataView(word.buffer);

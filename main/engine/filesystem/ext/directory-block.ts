@@ -3,8 +3,8 @@
  * verified. What is wrong with a block or an entry becomes an entry with `error`: it never hides the rest.
  */
 import { Fields, hex32 } from '../../binary.ts';
+import { crc32cUpdate } from '../../crc32c.ts';
 import { CorruptError } from '../../errors.ts';
-import { crc32cUpdate } from '../crc32c.ts';
 import type { Entry, EntryKind } from '../file-system.ts';
 import { nameFromBytes } from '../names.ts';
 import { crcU32 } from './checksum.ts';

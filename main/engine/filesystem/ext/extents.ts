@@ -1,7 +1,7 @@
 /** Extent trees (https://docs.kernel.org/filesystems/ext4/ifork.html#extent-tree). */
 import { Fields, hex32 } from '../../binary.ts';
+import { crc32cUpdate } from '../../crc32c.ts';
 import type { Io } from '../../storage/io.ts';
-import { crc32cUpdate } from '../crc32c.ts';
 import { addRun, type BlockRun } from './block-map.ts';
 import type { Inode } from './inode.ts';
 import { extentMagic, extentMaxDepth, extentMaxLength, extentRecordSize, ino } from './layout.ts';

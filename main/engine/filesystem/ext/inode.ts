@@ -1,8 +1,8 @@
 /** Inodes (https://docs.kernel.org/filesystems/ext4/dynamic.html#index-nodes): read from the inode table, checked, and decoded. */
 import { Fields } from '../../binary.ts';
+import { crc32cUpdate } from '../../crc32c.ts';
 import { CorruptError } from '../../errors.ts';
 import type { Io } from '../../storage/io.ts';
-import { crc32cUpdate } from '../crc32c.ts';
 import type { EntryKind, Timestamp } from '../file-system.ts';
 import { crcU32, crcWithHole } from './checksum.ts';
 import type { GroupDescriptors } from './group-descriptors.ts';

@@ -3,9 +3,9 @@
  * verified, and replaced by one of its copies in other groups when it is damaged.
  */
 import { Fields, hex32 } from '../../binary.ts';
+import { crc32cUpdate } from '../../crc32c.ts';
 import { ChainliftError, CorruptError, IoError, UnsupportedError } from '../../errors.ts';
 import type { ByteSource } from '../../storage/byte-source.ts';
-import { crc32cUpdate } from '../crc32c.ts';
 import {
   checksumTypeCrc32c,
   compat,

@@ -6,10 +6,10 @@
  * takes (include/uapi/linux/posix_acl_xattr.h), so that a restored file can be given them back.
  */
 import { Fields, hex32 } from '../../binary.ts';
+import { crc32cUpdate } from '../../crc32c.ts';
 import { CorruptError } from '../../errors.ts';
 import type { Io } from '../../storage/io.ts';
 import { readBytes } from '../../storage/io.ts';
-import { crc32cUpdate } from '../crc32c.ts';
 import type { ExtendedAttribute } from '../file-system.ts';
 import { nameFromBytes } from '../names.ts';
 import { crcU64, crcWithHole } from './checksum.ts';
