@@ -11,6 +11,7 @@ import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'nod
 import { CancelledError, DeniedError, IoError, NotFoundError } from '../errors.ts';
 import type { Archive, ArchiveOptions, OpenFile } from './archive/archive.ts';
 import { openArchive } from './archive/open-archive.ts';
+import { isBlockDevice } from './block-device.ts';
 import { LocalFile } from './local-file.ts';
 
 export interface ConfinementOptions {
@@ -28,11 +29,12 @@ export interface ConfinementOptions {
 }
 
 export class Confinement {
-  /** Real path of the folder. */
+  /** Real path of the folder; of a block device where that is all there is (`isDevice`). */
   readonly root: string;
   readonly options: ConfinementOptions;
-  /** Mounted archives by the real path of their file; undefined for files that turned out to be none. */
-  readonly #archives = new Map<string, Archive | undefined>();
+  #device: boolean | undefined;
+  /** Mounted archives by the real path of their file. */
+  readonly #archives = new Map<string, Archive>();
   readonly #mounting = new Map<string, Promise<Archive | undefined>>();
   /** For the folder of a located parent: what it stands in for, where its own parents may have stayed. */
   readonly #standsFor: { readonly folder: Confinement; readonly child: string } | undefined;
@@ -62,7 +64,8 @@ export class Confinement {
   async mount(path: string, options: ArchiveOptions = {}): Promise<Archive | undefined> {
     const real = this.realPath(path);
     for (;;) {
-      if (this.#archives.has(real)) return this.#archives.get(real);
+      const known = this.#archives.get(real);
+      if (known !== undefined) return known;
       let mounting = this.#mounting.get(real);
       const own = mounting === undefined;
       if (mounting === undefined) {
@@ -87,7 +90,7 @@ export class Confinement {
       cache: cacheFolder === undefined || identity === undefined ? undefined : { folder: cacheFolder, identity },
     });
     if (archive === undefined) await file.close();
-    this.#archives.set(real, archive);
+    else this.#archives.set(real, archive);
     return archive;
   }
 
@@ -115,8 +118,9 @@ export class Confinement {
     const whole = resolve(this.root, path);
     for (let at = dirname(whole); this.#inside(at) && at !== this.root; at = dirname(at)) {
       if (!isFile(at, this.label(at))) continue;
-      await this.mount(at, options);
-      await this.#mountInside(at, whole, options);
+      const through = { ...options, compressed: true };
+      await this.mount(at, through);
+      await this.#mountInside(at, whole, through);
       return;
     }
   }
@@ -170,7 +174,7 @@ export class Confinement {
     const archives = [...this.#archives.values()];
     this.#archives.clear();
     await Promise.all([
-      ...archives.map((archive) => archive?.close()),
+      ...archives.map((archive) => archive.close()),
       ...[...this.#beside.values()].map((folder) => folder.close()),
     ]);
     this.#beside.clear();
@@ -227,20 +231,63 @@ export class Confinement {
     const real = this.realPath(path);
     const inside = this.archiveOf(real);
     if (inside !== undefined) return inside.archive.open(inside.member, this.label(real));
-    return LocalFile.open(real, { ...this.#reading, name: this.label(real) });
+    return LocalFile.open(real, { ...this.#reading, name: this.label(real), device: this.isDevice });
+  }
+
+  /** The "folder" is a block device that the user named: nothing is reached through it but the device itself. */
+  get isDevice(): boolean {
+    this.#device ??= isBlockDevice(this.root);
+    return this.#device;
   }
 
   /**
    * Finds the file that a name recorded inside `fromFile` means: relative names beside that file (with backslashes as part of
    * the name, and if there is no such file as separators); absolute names (POSIX, datastore, Windows, UNC) by their last
-   * component beside that file, then by their last two below the root, then by their last there.
+   * component beside that file, then by their last two below the root, then by their last there. A file that was compressed (see
+   * `mountRecorded`) is found as the member of its archive.
    *
    * @returns the real path. @throws DeniedError when a relative name leaves the folder, NotFoundError when there is no such
    * file, IoError when it can't be told.
    */
   resolveRecorded(recorded: string, fromFile: string): string {
+    for (const candidate of this.#candidates(recorded, fromFile)) {
+      if (this.#exists(candidate)) return this.realPath(candidate);
+      const compressed = join(`${candidate}.gz`, basename(candidate));
+      if (this.#member(compressed) !== undefined) return compressed;
+    }
+    throw new NotFoundError(`"${recorded}"`, { recorded, lookedIn: this.label(this.#placeOf(fromFile)) });
+  }
+
+  /**
+   * Where a name recorded inside `fromFile` leads to no file, but to one that was compressed since (`base.qcow2.gz`), mounts that.
+   * Call it before `resolveRecorded` for what may be large. @throws as `resolveRecorded` for names that leave the folder, and as `mount`.
+   */
+  async mountRecorded(recorded: string, fromFile: string, options: ArchiveOptions = {}): Promise<void> {
+    for (const candidate of this.#candidates(recorded, fromFile)) {
+      if (this.#exists(candidate)) return;
+      if (!this.#exists(`${candidate}.gz`)) continue;
+      await this.mount(`${candidate}.gz`, options);
+      return;
+    }
+  }
+
+  #exists(path: string): boolean {
+    return isFile(path, this.label(path)) || this.#member(path) !== undefined;
+  }
+
+  /** The folder that a file's names are relative to: of a compressed file its archive's. */
+  #placeOf(file: string): string {
+    let at = file;
+    for (let inside = this.archiveOf(at); inside?.archive.kind === 'gzip'; inside = this.archiveOf(at)) {
+      at = inside.archive.path;
+    }
+    return dirname(at);
+  }
+
+  /** Paths that a recorded name may mean, the likeliest first. @throws DeniedError, NotFoundError for no name at all. */
+  *#candidates(recorded: string, fromFile: string): Generator<string> {
     refuseNul(recorded);
-    const folder = dirname(fromFile);
+    const folder = this.#placeOf(fromFile);
     const parts = splitRecorded(recorded);
     const last = parts.names.at(-1);
     if (last === undefined) throw new NotFoundError(`"${recorded}"`, { recorded });
@@ -249,12 +296,8 @@ export class Confinement {
       : [resolve(folder, ...parts.names), resolve(folder, ...components(recorded.replaceAll('\\', '/')))];
     for (const candidate of candidates) {
       if (!parts.absolute && !this.#inside(candidate)) throw this.#leaves(recorded, candidate);
-      if (!this.#inside(candidate)) continue;
-      if (isFile(candidate, this.label(candidate)) || this.#member(candidate) !== undefined) {
-        return this.realPath(candidate);
-      }
+      if (this.#inside(candidate)) yield candidate;
     }
-    throw new NotFoundError(`"${recorded}"`, { recorded, lookedIn: this.label(folder) });
   }
 }
 

@@ -7,6 +7,7 @@
  */
 import { closeSync, constants, fstatSync, openSync, read as readCallback, readSync } from 'node:fs';
 import { CorruptError, IoError, UnsupportedError } from '../errors.ts';
+import { deviceSize } from './block-device.ts';
 import { type ByteSource, checkRange } from './byte-source.ts';
 
 /** Bytes asked of the system at once: Node and Linux take less than 2 GiB. */
@@ -16,6 +17,8 @@ export interface LocalFileOptions {
   readonly synchronous?: boolean;
   /** What errors call the file; its path when absent. */
   readonly name?: string;
+  /** It may be a block device: only where the user named it, never for what an image or a folder names. */
+  readonly device?: boolean;
 }
 
 export class LocalFile implements ByteSource {
@@ -39,7 +42,7 @@ export class LocalFile implements ByteSource {
     this.#synchronous = synchronous;
   }
 
-  /** Opens `path`, which must be a regular file. @throws IoError, UnsupportedError for other kinds of files. */
+  /** Opens `path`, which must be a regular file (see `device`). @throws IoError, UnsupportedError for other kinds of files. */
   static open(path: string, options: LocalFileOptions = {}): LocalFile {
     const name = options.name ?? path;
     let fd: number;
@@ -51,6 +54,10 @@ export class LocalFile implements ByteSource {
     }
     try {
       const stat = fstatSync(fd);
+      if (stat.isBlockDevice() && options.device === true) {
+        const size = deviceSize(fd, stat.rdev, name);
+        return new LocalFile(path, name, fd, size, stat.mtimeMs, options.synchronous ?? false);
+      }
       if (!stat.isFile()) throw new UnsupportedError('a source that is not a regular file', { source: name });
       return new LocalFile(path, name, fd, stat.size, stat.mtimeMs, options.synchronous ?? false);
     } catch (error) {
