@@ -168,9 +168,6 @@ describe('what a VMDK descriptor asks of a reader', () => {
   });
 
   it.each([
-    ['streamOptimized', [], 1, 'VMDK streamOptimized'],
-    ['seSparse', [], 1, 'VMDK seSparse'],
-    ['custom', [], 1, 'VMDK custom'],
     ['vmfsRawDeviceMap', [], 1, 'VMDK vmfsRDM (raw device mapping)'],
     ['vmfsPassthroughRawDeviceMap', [], 1, 'VMDK vmfsPassthroughRDM (raw device mapping)'],
     ['fullDevice', [], 1, 'VMDK fullDevice (physical disk)'],

@@ -120,8 +120,11 @@ describe('hosted sparse header, one field broken', () => {
   });
 
   it.each([
-    ['compression', u32(header.flags, 0x30001), 'VMDK streamOptimized'],
-    ['the directory at the end', u64(header.gdOffset, 0xffff_ffff_ffff_ffffn), 'VMDK streamOptimized'],
+    [
+      'markers without compression',
+      u32(header.flags, 0x20001),
+      'VMDK sparse extent with markers and without compression',
+    ],
     ['an unknown incompatible flag', u32(header.flags, 0x40001), 'VMDK sparse extent flags 0x40000'],
     ['version 4', u32(header.version, 4), 'VMDK sparse extent of version 4'],
   ])('refuses %s by name', async (_what, change, feature) => {
@@ -536,21 +539,82 @@ describe('a disk and its files', () => {
     expect(await wire(open(folder))).toMatchObject({ kind: 'denied' });
   });
 
-  it('refuses devices, raw device mappings, seSparse and unknown extents by name', async () => {
+  it('refuses devices, raw device mappings and unknown extents by name', async () => {
     const folder = freshFolder();
-    writeFileSync(join(folder, 'x.bin'), Buffer.from('bebafeca00000000', 'hex'));
+    writeFileSync(join(folder, 'x.bin'), Buffer.alloc(10 * SECTOR));
     for (const [line, feature] of [
       ['RW 10 FLAT "/dev/sda" 0', 'VMDK on a physical device'],
       ['RW 10 FLAT "\\\\.\\PhysicalDrive0" 0', 'VMDK on a physical device'],
       ['RW 10 VMFS "vsan://52cdfa80721ff516-ea1e993113acfc77/aa"', 'VMDK whose extent is a vsan object'],
       ['RW 10 VMFSRDM "x.bin"', 'VMDK vmfsRDM (raw device mapping)'],
-      ['RW 10 SESPARSE "x.bin"', 'VMDK seSparse'],
-      ['RW 10 SPARSE "x.bin"', 'VMDK seSparse'],
+      ['RW 10 VMFSRDMP "x.bin"', 'VMDK vmfsPassthroughRDM (raw device mapping)'],
+      ['RW 10 VMFSRAW "x.bin"', 'VMDK vmfsRaw (raw device)'],
+      ['RW 10 VSANSPARSE "x.bin"', 'VMDK vsanSparse'],
       ['RW 10 NEWTYPE "x.bin"', 'VMDK extent type NEWTYPE'],
     ]) {
       writeDescriptor(folder, [line!]);
       expect(await wire(open(folder)), line).toMatchObject({ kind: 'unsupported', details: { feature } });
     }
+  });
+
+  it.each([
+    ['fullDevice', 'VMDK fullDevice (physical disk)'],
+    ['partitionedDevice', 'VMDK partitionedDevice (physical disk)'],
+    ['vmfsRDM', 'VMDK vmfsRDM (raw device mapping)'],
+    ['vmfsRawDeviceMap', 'VMDK vmfsRDM (raw device mapping)'],
+    ['vmfsRDMP', 'VMDK vmfsPassthroughRDM (raw device mapping)'],
+    ['vmfsPassthroughRawDeviceMap', 'VMDK vmfsPassthroughRDM (raw device mapping)'],
+    ['vmfsRaw', 'VMDK vmfsRaw (raw device)'],
+    ['vsanSparse', 'VMDK vsanSparse'],
+    ['somethingNew', 'VMDK createType "somethingNew"'],
+  ])('refuses the createType %s by name', async (createType, feature) => {
+    const folder = freshFolder();
+    writeFileSync(join(folder, 'd-flat.vmdk'), Buffer.alloc(10 * SECTOR));
+    writeDescriptor(folder, ['RW 10 FLAT "d-flat.vmdk" 0'], createType);
+    expect(await wire(open(folder))).toMatchObject({ kind: 'unsupported', details: { feature } });
+  });
+
+  it.each([
+    ['vmfs', 'vmfs'],
+    ['vmfsThin', 'vmfsThin'],
+    ['vmfsEagerZeroedThick', 'vmfsEagerZeroedThick'],
+    ['vmfsPreallocated', 'vmfsPreallocated'],
+    ['2GbMaxExtentFlat', 'twoGbMaxExtentFlat'],
+    ['custom', 'custom'],
+  ])('reads flat extents under the createType %s', async (createType, variant) => {
+    const folder = freshFolder();
+    writeFileSync(join(folder, 'd-flat.vmdk'), pattern(0, 10 * SECTOR));
+    writeDescriptor(folder, ['RW 10 VMFS "d-flat.vmdk"', 'RW 3 ZERO'], createType);
+    await withDisk(folder, 'd.vmdk', async (layer) => {
+      expect(layer.variant).toBe(variant);
+      const expected = Buffer.concat([pattern(0, 10 * SECTOR), Buffer.alloc(3 * SECTOR)]);
+      expect((await readLayer(layer, 0, layer.virtualSize)).equals(expected)).toBe(true);
+      expect(await findings(layer)).toEqual([]);
+    });
+  });
+
+  it('opens and reads a disk of 2,000 sparse extents', async () => {
+    const folder = freshFolder();
+    const part = { capacitySectors: 16, grainSectors: 8, entriesPerTable: 4 };
+    const extents: string[] = [];
+    for (let i = 0; i < 2000; i++) {
+      const name = `d-s${String(i + 1).padStart(3, '0')}.vmdk`;
+      writeFileSync(
+        join(folder, name),
+        buildSparse({ ...part, grains: new Map([[i % 2, pattern(i, 8 * SECTOR, i)]]) }).bytes,
+      );
+      extents.push(`RW 16 SPARSE "${name}"`);
+    }
+    writeDescriptor(folder, extents, '2GbMaxExtentSparse');
+    await withDisk(folder, 'd.vmdk', async (layer) => {
+      expect(layer).toMatchObject({ variant: 'twoGbMaxExtentSparse', virtualSize: 2000 * 16 * SECTOR });
+      expect(layer.files).toHaveLength(2001);
+      expect(await layer.allocatedBytes()).toBe(2000 * 8 * SECTOR);
+      for (const i of [0, 1, 999, 1998, 1999]) {
+        const at = (i * 16 + (i % 2) * 8) * SECTOR;
+        expect((await readLayer(layer, at, 8 * SECTOR)).equals(pattern(i, 8 * SECTOR, i)), `extent ${i}`).toBe(true);
+      }
+    });
   });
 
   it('keeps the place of a NOACCESS extent and refuses to read it', async () => {

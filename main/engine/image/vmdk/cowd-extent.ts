@@ -14,7 +14,7 @@ import { checkGrains } from './grain-check.ts';
 import { badDirectory, directoryFits, GrainMap, tableCount } from './grain-map.ts';
 import * as layout from './layout.ts';
 import { type CowDiskHeader, SECTOR } from './layout.ts';
-import { checkExtentSize, sizeDiffers, uncleanShutdown } from './sparse-extent.ts';
+import { checkExtentSize, sizeDiffers, uncleanShutdown } from './sparse-findings.ts';
 
 const FAMILY = 'COWD';
 const HEADER = 'COWD header';
@@ -89,6 +89,7 @@ export class CowdExtent implements Extent {
       redundantDirectory: undefined,
       reserved: layout.COWDISK_HEADER_BYTES,
       zeroedGrains: false,
+      codec: undefined,
     });
   }
 

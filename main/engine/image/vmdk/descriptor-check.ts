@@ -7,7 +7,11 @@ import type { Extent } from './extent.ts';
 const KINDS: Readonly<Record<string, readonly Extent['kind'][]>> = {
   monolithicSparse: ['sparse'],
   twoGbMaxExtentSparse: ['sparse'],
+  streamOptimized: ['sparse'],
   vmfsSparse: ['cowd'],
+  seSparse: ['sesparse'],
+  // Whatever its maker put together.
+  custom: ['flat', 'sparse', 'cowd', 'sesparse'],
 };
 
 export function* checkDescriptor(

@@ -7,8 +7,8 @@ import type { RunList } from '../run-list.ts';
 import { SECTOR } from './layout.ts';
 
 export interface Extent {
-  /** `flat` (bytes as they are), `sparse` (hosted), `cowd` (ESX Server), `zero`, `no-access`. */
-  readonly kind: 'flat' | 'sparse' | 'cowd' | 'zero' | 'no-access';
+  /** `flat` (bytes as they are), `sparse` (hosted), `cowd` and `sesparse` (ESX Server), `zero`, `no-access`. */
+  readonly kind: 'flat' | 'sparse' | 'cowd' | 'sesparse' | 'zero' | 'no-access';
   /** Bytes of the disk that it covers. */
   readonly size: number;
   /** Smallest unit in which it answers, in bytes. */

@@ -3,15 +3,27 @@
  * tables, whose entries are the sectors of grains. Nothing is held in memory: what a range needs is read when it is asked for,
  * neighbouring tables in one read, so opening costs nothing whatever the size of the disk.
  *
- * A hosted extent keeps both levels twice. The primary is used; where one of its entries can't be true (outside the file, inside
- * the header, or a table that is missing although the copy has it) the copy's entry is taken. When neither can be true the
- * answer is an error, never zeros. That the copies agree is for `check` to say, since comparing costs reading both.
+ * A hosted extent keeps both levels twice. The primary is used; where one of its directory entries can't be true (outside the file,
+ * inside the header, or a table that is missing although the copy has it) the copy's entry is taken, and where one of its tables
+ * can't be true `entry-block.ts` says which copy is believed. When neither can be true the answer is an error, never zeros. That
+ * the copies agree is for `check` to say, since comparing costs reading both.
+ *
+ * Grains may be compressed; then a table leads to the marker that a grain begins with, and its run names the codec.
  */
 import { Fields } from '../../binary.ts';
 import { CorruptError } from '../../errors.ts';
 import type { ByteSource } from '../../storage/byte-source.ts';
 import { type Io, readBytes } from '../../storage/io.ts';
 import type { RunList } from '../run-list.ts';
+import type { GrainCodec } from './compressed-grain.ts';
+import {
+  type EntryReader,
+  type EntryRules,
+  isDoubtful,
+  type Settled,
+  settleEntries,
+  UNSETTLED,
+} from './entry-block.ts';
 import { GTE_EMPTY, GTE_ZEROED, SECTOR } from './layout.ts';
 
 export interface GrainGeometry {
@@ -30,12 +42,16 @@ export interface GrainGeometry {
   readonly reserved: number;
   /** Whether entries of value 1 are zeroed grains. */
   readonly zeroedGrains: boolean;
+  /** How compressed grains are unpacked; undefined where grains are stored as they are. */
+  readonly codec: GrainCodec | undefined;
 }
 
 /** Directory entries handled at a time: 16 KiB of them. */
 const DIRECTORY_BATCH = 4096;
 /** Neighbouring tables are read together up to this many bytes. */
 const TABLE_READ = 1 << 20;
+/** Sectors that a file may have besides grains: headers, markers, tables. */
+const SPARE_SECTORS = 65_536;
 /** A walk's step is as many grains as this: 256 KiB of tables. */
 const WALK_GRAINS = 65_536;
 
@@ -80,10 +96,37 @@ export class GrainMap {
     return Math.min(grainBytes, capacity - grain * grainBytes);
   }
 
+  /** Bytes that grain number `grain` takes in the file, at least. */
+  storedLength(grain: number): number {
+    return this.geometry.codec?.shortest ?? this.grainLength(grain);
+  }
+
   /** Whether the data of grain number `grain` can be at `position`. */
   grainFits(grain: number, position: number): boolean {
     const { file, reserved } = this.geometry;
-    return position >= reserved && position + this.grainLength(grain) <= file.size;
+    return position >= reserved && position + this.storedLength(grain) <= file.size;
+  }
+
+  /** Whether a table entry stands for data in the file, and not for nothing or a zeroed grain. */
+  isData(entry: number): boolean {
+    return entry !== GTE_EMPTY && !(this.geometry.zeroedGrains && entry === GTE_ZEROED);
+  }
+
+  /** How the entries of table number `table` look, from its entry number `first` on. */
+  rules(table: number, first = 0): EntryRules {
+    const { entriesPerTable, reserved, capacity } = this.geometry;
+    const grain = table * entriesPerTable + first;
+    // Twice the disk and its tables is more than any file of it takes, compressed badly or not.
+    const most = (2 * capacity + reserved) / SECTOR + SPARE_SECTORS;
+    return {
+      plausible: (index, entry) => !this.isData(entry) || this.grainFits(grain + index, entry * SECTOR),
+      possible: (entry) => !this.isData(entry) || (entry * SECTOR >= reserved && entry <= most),
+    };
+  }
+
+  /** The entries of table number `table`, from both copies. */
+  settle(table: number, primary: Fields, copy: Fields | undefined): Settled {
+    return settleEntries(primary.length / 4, readerOf(primary), copy && readerOf(copy), this.rules(table));
   }
 
   /** See `Extent.runs`. */
@@ -106,9 +149,7 @@ export class GrainMap {
           out.absent(base + start, stop - start);
           continue;
         }
-        const firstGrain = Math.floor((start - table * this.coverage) / this.geometry.grainBytes);
-        const lastGrain = Math.floor((stop - 1 - table * this.coverage) / this.geometry.grainBytes);
-        const slice = { table, position, first: firstGrain, count: lastGrain - firstGrain + 1 };
+        const slice = this.#slice(table, position, start, stop);
         if (pending.length > 0 && !continues(pending, slice)) {
           yield* this.#answer(pending, offset, end, base, out);
           pending = [];
@@ -117,6 +158,17 @@ export class GrainMap {
       }
       yield* this.#answer(pending, offset, end, base, out);
     }
+  }
+
+  /** What is read of a table for `[start, stop)`: where there is a copy all of it, so that damage in it is seen. */
+  #slice(table: number, position: number, start: number, stop: number): Slice {
+    if (this.geometry.redundantDirectory !== undefined) {
+      return { table, position, first: 0, count: this.entriesOf(table) };
+    }
+    const { grainBytes } = this.geometry;
+    const first = Math.floor((start - table * this.coverage) / grainBytes);
+    const last = Math.floor((stop - 1 - table * this.coverage) / grainBytes);
+    return { table, position, first, count: last - first + 1 };
   }
 
   /** Byte positions of the tables `first` to `first + count`, 0 for one that is not there. */
@@ -162,46 +214,82 @@ export class GrainMap {
     if (head === undefined || tail === undefined) return;
     const start = head.position + head.first * 4;
     const bytes = yield* readBytes(this.geometry.file, start, tail.position + (tail.first + tail.count) * 4 - start);
-    for (const slice of slices) {
+    const read = slices.map((slice) => {
       const from = slice.position + slice.first * 4;
-      const entries = this.tableFields(bytes.subarray(from - start, from - start + slice.count * 4), from);
-      yield* this.#answerSlice(slice, entries, offset, end, base, out);
+      return { slice, fields: this.tableFields(bytes.subarray(from - start, from - start + slice.count * 4), from) };
+    });
+    const doubtful =
+      this.geometry.redundantDirectory === undefined
+        ? []
+        : read.filter(({ slice, fields }) => isDoubtful(slice.count, readerOf(fields), this.rules(slice.table)));
+    const copies = yield* this.#copiesOf(doubtful.map(({ slice }) => slice));
+    for (const { slice, fields } of read) {
+      const copy = copies.get(slice.table);
+      const settled = copy === undefined ? undefined : this.settle(slice.table, fields, copy);
+      this.#answerSlice(slice, fields, settled, offset, end, base, out);
     }
   }
 
-  *#answerSlice(slice: Slice, entries: Fields, offset: number, end: number, base: number, out: RunList): Io<void> {
-    const { grainBytes, entriesPerTable, file, zeroedGrains } = this.geometry;
-    let copy: Fields | undefined;
-    for (let i = 0; i < slice.count; i++) {
-      const grain = slice.table * entriesPerTable + slice.first + i;
+  #answerSlice(
+    slice: Slice,
+    fields: Fields,
+    settled: Settled | undefined,
+    offset: number,
+    end: number,
+    base: number,
+    out: RunList,
+  ): void {
+    const { grainBytes, entriesPerTable, file, codec } = this.geometry;
+    const firstGrain = slice.table * entriesPerTable + slice.first;
+    const from = Math.max(0, Math.floor(offset / grainBytes) - firstGrain);
+    const to = Math.min(slice.count, Math.ceil(end / grainBytes) - firstGrain);
+    for (let i = from; i < to; i++) {
+      const grain = firstGrain + i;
       const start = Math.max(offset, grain * grainBytes);
       const stop = Math.min(end, (grain + 1) * grainBytes);
-      let entry = entries.u32(i * 4);
-      if (entry !== GTE_EMPTY && !(zeroedGrains && entry === GTE_ZEROED) && !this.grainFits(grain, entry * SECTOR)) {
-        copy ??= yield* this.#copyOf(slice);
-        const other = copy?.u32(i * 4) ?? GTE_EMPTY;
-        // A copy that says "not there" is no evidence against an entry that says there is something.
-        const usable =
-          (zeroedGrains && other === GTE_ZEROED) || (other !== GTE_EMPTY && this.grainFits(grain, other * SECTOR));
-        if (!usable) throw this.badGrain(entries, i, grain);
-        entry = other;
-      }
+      const entry = settled === undefined ? fields.u32(i * 4) : settled.entries[i]!;
       if (entry === GTE_EMPTY) out.absent(base + start, stop - start);
-      else if (zeroedGrains && entry === GTE_ZEROED) out.zero(base + start, stop - start);
+      else if (!this.isData(entry)) out.zero(base + start, stop - start);
+      else if (entry === UNSETTLED || !this.grainFits(grain, entry * SECTOR)) throw this.badGrain(fields, i, grain);
+      else if (codec !== undefined) out.compressed(base + start, stop - start, file, entry * SECTOR, 0, codec);
       else out.data(base + start, stop - start, file, entry * SECTOR + (start - grain * grainBytes));
     }
   }
 
-  /** The same entries in the redundant grain table, where there is one that can be read. */
-  *#copyOf(slice: Slice): Io<Fields | undefined> {
+  /** The redundant tables of the same numbers, as far as there are any that can be read. */
+  *#copiesOf(slices: readonly Slice[]): Io<Map<number, Fields>> {
+    const copies = new Map<number, Fields>();
+    const head = slices[0];
+    if (head === undefined) return copies;
     const { redundantDirectory, file } = this.geometry;
-    if (redundantDirectory === undefined) return undefined;
-    const at = redundantDirectory + slice.table * 4;
-    const position = this.directoryFields(yield* readBytes(file, at, 4), at).u32(0) * SECTOR;
-    if (position === GTE_EMPTY || position === slice.position || !this.tableFits(slice.table, position))
-      return undefined;
-    const from = position + slice.first * 4;
-    return this.tableFields(yield* readBytes(file, from, slice.count * 4), from);
+    const at = redundantDirectory! + head.table * 4;
+    const count = slices.at(-1)!.table - head.table + 1;
+    const directory = this.directoryFields(yield* readBytes(file, at, count * 4), at);
+    let pending: Slice[] = [];
+    for (const slice of slices) {
+      const position = directory.u32((slice.table - head.table) * 4) * SECTOR;
+      if (position === GTE_EMPTY || position === slice.position || !this.tableFits(slice.table, position)) continue;
+      const copy = { ...slice, position };
+      if (pending.length > 0 && !continues(pending, copy)) {
+        yield* this.#readTables(pending, copies);
+        pending = [];
+      }
+      pending.push(copy);
+    }
+    yield* this.#readTables(pending, copies);
+    return copies;
+  }
+
+  /** Reads tables that follow each other in the file. */
+  *#readTables(slices: readonly Slice[], into: Map<number, Fields>): Io<void> {
+    const head = slices[0];
+    const tail = slices.at(-1);
+    if (head === undefined || tail === undefined) return;
+    const bytes = yield* readBytes(this.geometry.file, head.position, tail.position + tail.count * 4 - head.position);
+    for (const { table, position, count } of slices) {
+      const from = position - head.position;
+      into.set(table, this.tableFields(bytes.subarray(from, from + count * 4), position));
+    }
   }
 
   directoryFields(bytes: Uint8Array, position: number): Fields {
@@ -229,7 +317,7 @@ export class GrainMap {
   /** The error for table entry `index` of `fields`, which should lead to the data of grain number `grain`. */
   badGrain(fields: Fields, index: number, grain: number): CorruptError {
     const { reserved, file } = this.geometry;
-    const most = Math.floor((file.size - this.grainLength(grain)) / SECTOR);
+    const most = Math.floor((file.size - this.storedLength(grain)) / SECTOR);
     return fields.corrupt(
       '',
       index * 4,
@@ -237,6 +325,10 @@ export class GrainMap {
       `sector ${fields.u32(index * 4)}`,
     );
   }
+}
+
+function readerOf(fields: Fields): EntryReader {
+  return (index) => fields.u32(index * 4);
 }
 
 function continues(slices: readonly Slice[], next: Slice): boolean {

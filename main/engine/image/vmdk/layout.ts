@@ -4,6 +4,7 @@
  * - VMware, "Virtual Disk Format 5.0" (technical note, 2011), "Virtual Disk Format 1.1" (2007): SparseExtentHeader of hosted
  *   sparse extents, COWDisk_Header of ESX Server sparse extents (`-delta.vmdk`, redo logs), grain directories and tables.
  *   http://www.vmware.com/support/developer/vddk/vmdk_50_technote.pdf
+ * - Stream-optimized extents (markers, footer): the same, "Stream-Optimized Compressed Sparse Extents".
  * - Which flag bits a reader may ignore (the lower half) and which not (the upper half): VMware's open-vmdk, `vmware_vmdk.h`.
  *   https://github.com/vmware/open-vmdk
  *
@@ -46,6 +47,8 @@ export const SPARSE_HEADER_BYTES = 512;
 export const SPARSE_MAX_GTES_PER_GT = 512;
 /** 1 GiB; what QEMU calls unrealistic beyond. */
 export const MAX_GRAIN_SECTORS = 0x20_0000;
+/** Bytes of the largest compressed grain that is read: it is inflated as a whole. */
+export const MAX_COMPRESSED_GRAIN = 32 << 20;
 
 /** Newline detection bytes: '\n', ' ', '\r', '\n'. A text-mode transfer changes them. */
 export const NEWLINE_DETECTOR = '0a200d0a';
@@ -106,6 +109,15 @@ export function readSparseExtentHeader(fields: Fields): SparseExtentHeader {
     compressAlgorithm: fields.u16(at.compressAlgorithm),
   };
 }
+
+/** Marker of a stream-optimized extent: of a grain, whose data follows at once, or of what begins in the next sector. */
+export const GrainMarkerOffsets = { lba: 0, size: 8, type: 12 } as const;
+/** Bytes of a grain's marker; other markers fill a sector. */
+export const GRAIN_MARKER_BYTES = 12;
+export const MARKER_EOS = 0;
+export const MARKER_GT = 1;
+export const MARKER_GD = 2;
+export const MARKER_FOOTER = 3;
 
 export const COWDISK_HEADER_BYTES = 2048;
 export const COWDISK_VERSION = 1;

@@ -7,14 +7,15 @@ import type { Descriptor, DescriptorExtent } from './descriptor.ts';
 import { type Extent, NoAccessExtent, ZeroExtent } from './extent.ts';
 import { FlatExtent } from './flat-extent.ts';
 import { SECTOR, vmdkMagic } from './layout.ts';
-import { readSparseHeader, SparseExtent } from './sparse-extent.ts';
+import { readSeSparseHeader, SeSparseExtent } from './se-sparse-extent.ts';
+import { SparseExtent } from './sparse-extent.ts';
+import { readSparseHeader } from './sparse-header.ts';
 
 /** Extent types that this version names but does not read. */
 const REFUSED_TYPES: Readonly<Record<string, string>> = {
   VMFSRDM: 'VMDK vmfsRDM (raw device mapping)',
   VMFSRDMP: 'VMDK vmfsPassthroughRDM (raw device mapping)',
   VMFSRAW: 'VMDK vmfsRaw (raw device)',
-  SESPARSE: 'VMDK seSparse',
   VSANSPARSE: 'VMDK vsanSparse',
 };
 
@@ -25,7 +26,12 @@ const REFUSED_TYPES: Readonly<Record<string, string>> = {
 export async function openExtents(descriptor: Descriptor, path: string, folder: Confinement): Promise<Extent[]> {
   const extents: Extent[] = [];
   try {
-    for (const line of descriptor.extents) extents.push(await openExtent(descriptor, line, path, folder));
+    let base = 0;
+    for (const line of descriptor.extents) {
+      const extent = await openExtent(descriptor, line, base, path, folder);
+      extents.push(extent);
+      base += extent.size;
+    }
     return extents;
   } catch (error) {
     await Promise.all(extents.map((extent) => extent.file?.close()));
@@ -36,6 +42,7 @@ export async function openExtents(descriptor: Descriptor, path: string, folder: 
 async function openExtent(
   descriptor: Descriptor,
   line: DescriptorExtent,
+  base: number,
   path: string,
   folder: Confinement,
 ): Promise<Extent> {
@@ -54,7 +61,8 @@ async function openExtent(
         return new FlatExtent(file, line.offset * SECTOR, size);
       case 'SPARSE':
       case 'VMFSSPARSE':
-        return await openSparse(file, size);
+      case 'SESPARSE':
+        return await openSparse(file, size, base);
       default:
         throw new UnsupportedError(`VMDK extent type ${line.type}`, { source: descriptor.source });
     }
@@ -97,21 +105,21 @@ function findFile(descriptor: Descriptor, name: string, path: string, folder: Co
   return folder.open(found);
 }
 
-/** SPARSE and VMFSSPARSE are told apart by what the file is: writers have mixed the words. */
-async function openSparse(file: OpenFile, size: number): Promise<Extent> {
+/** SPARSE, VMFSSPARSE and SESPARSE are told apart by what the file is: writers have mixed the words. */
+async function openSparse(file: OpenFile, size: number, base: number): Promise<Extent> {
   const prefix = await file.read(0, Math.min(8, file.size));
   switch (vmdkMagic(prefix)) {
     case 'sparse':
-      return new SparseExtent(file, await readSparseHeader(file), size);
+      return new SparseExtent(file, await readSparseHeader(file), size, base);
     case 'cowd':
       return new CowdExtent(file, await readCowdHeader(file), size);
     case 'sesparse':
-      throw new UnsupportedError('VMDK seSparse', { source: file.name });
+      return new SeSparseExtent(file, await readSeSparseHeader(file), size);
     default:
       throw new CorruptError('VMDK sparse extent magic number', {
         source: file.name,
         position: 0,
-        expected: '"KDMV" or "COWD"',
+        expected: '"KDMV", "COWD" or that of seSparse',
         found: prefix.length === 0 ? 'an empty file' : Buffer.from(prefix.subarray(0, 4)).toString('hex'),
       });
   }

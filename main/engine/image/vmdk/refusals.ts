@@ -1,5 +1,6 @@
 /** Which descriptors this version reads, and by what name it refuses the others. */
 import { CorruptError, UnsupportedError } from '../../errors.ts';
+import type { ParentClaim } from '../image.ts';
 import type { Descriptor } from './descriptor.ts';
 
 /** `createType` in lower case -> the variant's name. What VMFS allocates thin or thick is flat for a reader. */
@@ -15,13 +16,13 @@ const READ: Readonly<Record<string, string>> = {
   vmfseagerzeroedthick: 'vmfsEagerZeroedThick',
   vmfsthin: 'vmfsThin',
   vmfssparse: 'vmfsSparse',
+  sesparse: 'seSparse',
+  streamoptimized: 'streamOptimized',
+  custom: 'custom',
 };
 
 const REFUSED: Readonly<Record<string, string>> = {
-  streamoptimized: 'VMDK streamOptimized',
-  sesparse: 'VMDK seSparse',
   vsansparse: 'VMDK vsanSparse',
-  custom: 'VMDK custom',
   fulldevice: 'VMDK fullDevice (physical disk)',
   partitioneddevice: 'VMDK partitionedDevice (physical disk)',
   vmfsraw: 'VMDK vmfsRaw (raw device)',
@@ -69,11 +70,12 @@ export function variantOf(descriptor: Descriptor): string {
  * @throws CorruptError when name and content id contradict each other: VMware and QEMU then disagree on whether there is a
  * parent at all, and taking a child for a base would show zeros in place of the parent's data.
  */
-export function parentOf(descriptor: Descriptor): { recorded: string; id?: string } | undefined {
+export function parentOf(descriptor: Descriptor): ParentClaim | undefined {
   const { parentCid, parentFileNameHint, source } = descriptor;
   const isBase = parentCid === undefined || parentCid === 'ffffffff';
-  if (isBase && parentFileNameHint === undefined) return undefined;
   if (parentFileNameHint === undefined) {
+    const claim = virtualBoxParent(descriptor);
+    if (isBase || claim !== undefined) return claim;
     throw new CorruptError('VMDK descriptor parentFileNameHint', {
       source,
       expected: `a name, since parentCID is ${parentCid}`,
@@ -88,4 +90,29 @@ export function parentOf(descriptor: Descriptor): { recorded: string; id?: strin
     });
   }
   return parentCid === undefined ? { recorded: parentFileNameHint } : { recorded: parentFileNameHint, id: parentCid };
+}
+
+/**
+ * VirtualBox leaves `parentCID` of its differencing VMDKs at "none" and names no file: it goes by UUIDs of its own in the disk
+ * database (src/VBox/Storage/VMDK.cpp). Without them such an image would pass for a base, and show zeros in place of its parent's data.
+ */
+function virtualBoxParent({ values }: Descriptor): ParentClaim | undefined {
+  const id = uuidIn(values.get('ddb.uuid.parent'));
+  if (id === undefined) return undefined;
+  const stateId = uuidIn(values.get('ddb.uuid.parentmodification'));
+  return { recorded: id, nameless: true, id, ...(stateId === undefined ? {} : { stateId }) };
+}
+
+/** What VirtualBox calls this image, and its content: UUIDs, where it has written to the descriptor. */
+export function virtualBoxIds({ values }: Descriptor): { readonly image?: string; readonly state?: string } {
+  const image = uuidIn(values.get('ddb.uuid.image'));
+  const state = uuidIn(values.get('ddb.uuid.modification'));
+  return { ...(image === undefined ? {} : { image }), ...(state === undefined ? {} : { state }) };
+}
+
+/** A UUID in lower case; undefined for none, which VirtualBox writes as zeros. */
+function uuidIn(value: string | undefined): string | undefined {
+  const uuid = value?.trim().toLowerCase();
+  if (uuid === undefined || !/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(uuid)) return undefined;
+  return /^[0-]+$/.test(uuid) ? undefined : uuid;
 }

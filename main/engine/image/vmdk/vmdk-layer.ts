@@ -1,6 +1,6 @@
 /**
- * A VMDK as one layer of a chain: a descriptor and its extents laid end to end. Opens monolithicSparse, monolithicFlat,
- * twoGbMaxExtentSparse, twoGbMaxExtentFlat, vmfs (flat, whatever its allocation) and vmfsSparse.
+ * A VMDK as one layer of a chain: a descriptor and its extents laid end to end. Opens monolithicSparse, streamOptimized,
+ * monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat, vmfs (flat, whatever its allocation), vmfsSparse, seSparse and custom.
  *
  * The descriptor says how large the disk is and which files hold it; what it names is looked for only inside the opened folder.
  * An extent opened by itself is refused with the name of its descriptor: alone it has no parent, and would show zeros in place
@@ -19,8 +19,9 @@ import { checkDescriptor } from './descriptor-check.ts';
 import type { Extent } from './extent.ts';
 import { SECTOR, vmdkMagic } from './layout.ts';
 import { openExtents } from './open-extents.ts';
-import { parentOf, variantOf } from './refusals.ts';
-import { readSparseHeader, SparseExtent } from './sparse-extent.ts';
+import { parentOf, variantOf, virtualBoxIds } from './refusals.ts';
+import { SparseExtent } from './sparse-extent.ts';
+import { readFrontHeader, readSparseHeader } from './sparse-header.ts';
 
 /** Opens the VMDK at `path`. @throws CorruptError, UnsupportedError, NotFoundError, IoError, DeniedError. */
 export async function openVmdk(path: string, folder: Confinement): Promise<ImageLayer> {
@@ -33,7 +34,7 @@ export async function openVmdk(path: string, folder: Confinement): Promise<Image
       case 'cowd':
         throw extentAlone('a vmfsSparse (COWD) extent', file, folder);
       case 'sesparse':
-        throw new UnsupportedError('VMDK seSparse', { source: file.name });
+        throw extentAlone('an seSparse extent', file, folder);
       case 'ctk':
         throw new UnsupportedError('a change tracking file (-ctk.vmdk), which holds no disk', { source: file.name });
       default:
@@ -105,7 +106,7 @@ async function openSeparate(file: OpenFile, prefix: Uint8Array, folder: Confinem
 }
 
 async function embeddedDescriptor(file: OpenFile) {
-  const header = await readSparseHeader(file);
+  const header = await readFrontHeader(file);
   const { descriptorOffset, descriptorSize } = header;
   if (descriptorOffset === 0 || descriptorSize === 0) return { header, descriptor: undefined };
   const position = descriptorOffset * SECTOR;
@@ -131,13 +132,13 @@ async function openEmbedded(file: OpenFile, folder: Confinement): Promise<ImageL
   if (line === undefined || more.length > 0 || line.type !== 'SPARSE') {
     throw new UnsupportedError('VMDK with an embedded descriptor that names other extents', { source: file.name });
   }
-  const extent = new SparseExtent(file, header, line.sectors * SECTOR);
+  const extent = new SparseExtent(file, await readSparseHeader(file, header), line.sectors * SECTOR);
   return new VmdkLayer(file, descriptor, variant, [extent], folder);
 }
 
 /** An extent was opened in place of its descriptor. Names the descriptor where the usual name for it is there. */
 function extentAlone(what: string, file: OpenFile, folder: Confinement): UnsupportedError {
-  const usual = basename(file.path).replace(/-(delta|[sf]\d{3,})\.vmdk$|\.vmdk(-delta)?\.REDO_\w+$/i, '.vmdk');
+  const usual = basename(file.path).replace(/-(delta|sesparse|[sf]\d{3,})\.vmdk$|\.vmdk(-delta)?\.REDO_\w+$/i, '.vmdk');
   let descriptor: string | undefined;
   if (usual !== basename(file.path)) {
     try {
@@ -160,6 +161,8 @@ class VmdkLayer implements ImageLayer {
   readonly virtualSize: number;
   readonly parent: ParentClaim | undefined;
   readonly id: string | undefined;
+  readonly otherIds?: readonly string[];
+  readonly stateId?: string;
   readonly files: readonly LayerFile[];
   readonly granularity: number;
   readonly properties: Readonly<Record<string, string | number | boolean>>;
@@ -185,6 +188,9 @@ class VmdkLayer implements ImageLayer {
     this.path = file.path;
     this.parent = parentOf(descriptor);
     this.id = descriptor.cid;
+    const { image, state } = virtualBoxIds(descriptor);
+    if (image !== undefined) this.otherIds = [image];
+    if (state !== undefined) this.stateId = state;
     const starts: number[] = [];
     let end = 0;
     for (const extent of extents) {
@@ -232,7 +238,7 @@ class VmdkLayer implements ImageLayer {
         throwIfCancelled(signal);
         const out = new RunList();
         await runAsync(extent.runs(at, Math.min(extent.step, extent.size - at), 0, out), signal);
-        for (const run of out.finish()) if (run.kind === 'data') total += run.length;
+        for (const run of out.finish()) if (run.kind === 'data' || run.kind === 'compressed') total += run.length;
       }
     }
     return total;

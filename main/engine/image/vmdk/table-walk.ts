@@ -1,0 +1,110 @@
+/** Every grain table of a hosted sparse or ESX Server sparse extent with its copy, for the checks: a directory batch at a time. */
+import type { Fields } from '../../binary.ts';
+import { CorruptError, IoError, throwIfCancelled } from '../../errors.ts';
+import type { ByteSource } from '../../storage/byte-source.ts';
+import type { Finding } from '../image.ts';
+import { BITMAP_BITS, Bitmap, damage } from './check-tools.ts';
+import type { GrainMap } from './grain-map.ts';
+import { GTE_EMPTY, SECTOR } from './layout.ts';
+
+const BATCH = 1024;
+
+export interface Table {
+  readonly number: number;
+  /** The table that is read, or its copy where the table itself is lost. */
+  readonly entries: Fields;
+  readonly copy: Fields | undefined;
+  /** The table itself is lost. */
+  readonly lost: boolean;
+}
+
+export type TableStep = { readonly table: Table } | { readonly finding: Finding };
+
+/** Bytes of the file, or the finding that says why they can't be had. */
+export async function readOr(file: ByteSource, position: number, length: number): Promise<Uint8Array | Finding> {
+  try {
+    return await file.read(position, length);
+  } catch (error) {
+    if (!(error instanceof IoError || error instanceof CorruptError)) throw error;
+    return { severity: 'damaged', code: 'unreadable', message: error.message, source: file.name, position };
+  }
+}
+
+/**
+ * All tables in order, and what is wrong with the directories. A table that several directory entries lead to comes once: so the work
+ * is bounded by the file's size, whatever the directory says. Findings only when `tell` is set. @throws CancelledError.
+ */
+export async function* walkTables(
+  map: GrainMap,
+  signal: AbortSignal | undefined,
+  tell: boolean,
+): AsyncGenerator<TableStep> {
+  const { file, directory, redundantDirectory } = map.geometry;
+  const seen = new Bitmap(0, Math.min(BITMAP_BITS, Math.ceil(file.size / SECTOR)));
+  for (let first = 0; first < map.tables; first += BATCH) {
+    throwIfCancelled(signal, 'The check');
+    const count = Math.min(BATCH, map.tables - first);
+    const primary = await readOr(file, directory + first * 4, count * 4);
+    if (!(primary instanceof Uint8Array)) {
+      if (tell) yield { finding: primary };
+      continue;
+    }
+    const copyAt = redundantDirectory === undefined ? undefined : redundantDirectory + first * 4;
+    const copy = copyAt === undefined ? undefined : await readOr(file, copyAt, count * 4);
+    if (copy !== undefined && !(copy instanceof Uint8Array) && tell) yield { finding: copy };
+    const primaryFields = map.directoryFields(primary, directory + first * 4);
+    const copyFields = copy instanceof Uint8Array ? map.directoryFields(copy, copyAt!) : undefined;
+    for (let i = 0; i < count; i++) {
+      for await (const step of oneTable(map, first + i, i, primaryFields, copyFields, tell)) {
+        if ('finding' in step || seen.mark(step.table.entries.position / SECTOR, 1)) {
+          yield step;
+        } else if (tell) {
+          const expected = 'a table that no other entry leads to';
+          const error = primaryFields.corrupt('', i * 4, expected, `sector ${step.table.entries.position / SECTOR}`);
+          yield { finding: damage(error, 'table-overlap') };
+        }
+      }
+    }
+  }
+}
+
+async function* oneTable(
+  map: GrainMap,
+  number: number,
+  index: number,
+  primary: Fields,
+  copy: Fields | undefined,
+  tell: boolean,
+): AsyncGenerator<TableStep> {
+  const { file } = map.geometry;
+  const position = primary.u32(index * 4) * SECTOR;
+  const other = (copy?.u32(index * 4) ?? GTE_EMPTY) * SECTOR;
+  const fits = position !== GTE_EMPTY && map.tableFits(number, position);
+  const otherFits = other !== GTE_EMPTY && map.tableFits(number, other);
+  if (tell) {
+    if (position !== GTE_EMPTY && !fits) {
+      const remedy = otherFits ? 'The redundant grain table is used in its place.' : undefined;
+      yield { finding: damage(map.badTable(primary, index, number), 'table-out-of-file', remedy) };
+    }
+    if (copy !== undefined && other !== GTE_EMPTY && !otherFits) {
+      yield { finding: damage(map.badTable(copy, index, number), 'redundant-table-out-of-file') };
+    }
+    if (copy !== undefined && (position === GTE_EMPTY) !== (other === GTE_EMPTY)) {
+      const expected = `as in its copy, sector ${other / SECTOR}`;
+      const error = primary.corrupt('', index * 4, expected, `sector ${position / SECTOR}`);
+      yield { finding: damage(error, 'redundant-directory-differs') };
+    }
+  }
+  const length = map.entriesOf(number) * 4;
+  const bytes = fits ? await readOr(file, position, length) : undefined;
+  const copyBytes = otherFits && other !== position ? await readOr(file, other, length) : undefined;
+  for (const read of [bytes, copyBytes]) {
+    if (read !== undefined && !(read instanceof Uint8Array) && tell) yield { finding: read };
+  }
+  const entries = bytes instanceof Uint8Array ? map.tableFields(bytes, position) : undefined;
+  const copyEntries = copyBytes instanceof Uint8Array ? map.tableFields(copyBytes, other) : undefined;
+  const used = entries ?? copyEntries;
+  if (used === undefined) return;
+  const lost = entries === undefined;
+  yield { table: { number, entries: used, copy: lost ? undefined : copyEntries, lost } };
+}
