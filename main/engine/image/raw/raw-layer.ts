@@ -1,12 +1,16 @@
 /**
  * A raw image: the file's bytes are the disk's bytes. It has no header, no parent and no identity, so nothing in it can be
- * checked and any file can be opened as one when that is asked for; only names that say so are taken for one unasked.
+ * checked and any file can be opened as one when that is asked for; only names that say so are taken for one unasked. It may be
+ * split into parts (`disk.001`, `disk.002`...), which are one layer, and it may be a block device that the user named.
  */
 import { basename } from 'node:path';
-import { type ByteSource, checkRange } from '../../storage/byte-source.ts';
+import type { OpenFile } from '../../storage/archive/archive.ts';
+import { checkRange } from '../../storage/byte-source.ts';
 import type { Confinement } from '../../storage/confinement.ts';
 import type { Io } from '../../storage/io.ts';
 import type { Finding, ImageFormat, ImageLayer, LayerFile, LayerRun } from '../image.ts';
+import { isFirstPartName, isLaterPartName, isPartOfRaw } from './parts.ts';
+import { partFindings, partsOf } from './split.ts';
 
 const SECTOR = 512;
 
@@ -24,39 +28,80 @@ export function isFlatExtentName(fileName: string): boolean {
  * used for every format, so there the content may say more.)
  */
 export function isRawByName(fileName: string): boolean {
-  return /\.(raw|dd|iso)$/i.test(fileName) || isFlatExtentName(fileName);
+  return /\.(raw|dd|iso)$/i.test(fileName) || isFlatExtentName(fileName) || isPartOfRaw(fileName);
 }
 
 /** Names that mean a raw image when no other format claims the content. */
 export function isPossiblyRawName(fileName: string): boolean {
-  return isRawByName(fileName) || /\.(img|bin)$/i.test(fileName);
+  return (
+    isRawByName(fileName) || /\.(img|bin)$/i.test(fileName) || isFirstPartName(fileName) || isLaterPartName(fileName)
+  );
 }
 
 class RawLayer implements ImageLayer {
   readonly format = 'raw';
-  readonly variant = 'raw';
+  readonly variant: string;
   readonly parent = undefined;
   readonly id = undefined;
   readonly granularity = SECTOR;
-  readonly properties = {};
+  readonly properties: Readonly<Record<string, string | number | boolean>>;
   readonly name: string;
   readonly path: string;
   readonly virtualSize: number;
   readonly files: readonly LayerFile[];
-  readonly #source: ByteSource;
+  readonly #parts: readonly OpenFile[];
+  /** First byte of each part on the disk. */
+  readonly #starts: readonly number[];
 
-  constructor(source: ByteSource, path: string) {
-    this.#source = source;
-    this.name = source.name;
-    this.path = path;
-    this.virtualSize = source.size;
-    this.files = [{ role: 'image', name: source.name, path, size: source.size }];
+  /** @param parts in order, at least one; taken over. */
+  constructor(parts: readonly OpenFile[], variant: string) {
+    const first = parts[0]!;
+    this.#parts = parts;
+    this.variant = variant;
+    this.name = first.name;
+    this.path = first.path;
+    const starts: number[] = [];
+    let end = 0;
+    for (const part of parts) {
+      starts.push(end);
+      end += part.size;
+    }
+    this.#starts = starts;
+    this.virtualSize = end;
+    this.files = parts.map(({ name, path, size }, index) => ({
+      role: index === 0 ? 'image' : 'extent',
+      name,
+      path,
+      size,
+    }));
+    this.properties = parts.length === 1 ? {} : { parts: parts.length };
   }
 
   // biome-ignore lint/correctness/useYield: a raw image answers without reading, the interface allows for formats that read.
   *runs(offset: number, length: number): Io<LayerRun[]> {
-    checkRange(this.#source, offset, length);
-    return length === 0 ? [] : [{ kind: 'data', offset, length, source: this.#source, position: offset }];
+    checkRange({ name: this.name, size: this.virtualSize }, offset, length);
+    const runs: LayerRun[] = [];
+    const end = offset + length;
+    for (let at = offset, index = this.#partAt(offset); at < end; index++) {
+      const source = this.#parts[index]!;
+      const start = this.#starts[index]!;
+      const stop = Math.min(end, start + source.size);
+      if (stop > at) runs.push({ kind: 'data', offset: at, length: stop - at, source, position: at - start });
+      at = stop;
+    }
+    return runs;
+  }
+
+  /** The number of the last part that begins at or before the byte at `offset`. */
+  #partAt(offset: number): number {
+    let low = 0;
+    let high = this.#starts.length - 1;
+    while (low < high) {
+      const middle = Math.ceil((low + high) / 2);
+      if (this.#starts[middle]! <= offset) low = middle;
+      else high = middle - 1;
+    }
+    return low;
   }
 
   async allocatedBytes(): Promise<number> {
@@ -64,6 +109,7 @@ class RawLayer implements ImageLayer {
   }
 
   async *check(): AsyncGenerator<Finding> {
+    yield* partFindings(this.#parts);
     if (this.virtualSize % SECTOR !== 0) {
       yield {
         severity: 'suspicious',
@@ -77,15 +123,24 @@ class RawLayer implements ImageLayer {
   }
 
   async close(): Promise<void> {
-    await this.#source.close();
+    await Promise.all(this.#parts.map((part) => part.close()));
   }
+}
+
+async function openRaw(path: string, folder: Confinement): Promise<ImageLayer> {
+  if (folder.isDevice) return new RawLayer([folder.open(path)], 'device');
+  const parts: OpenFile[] = [];
+  try {
+    for (const part of partsOf(folder.realPath(path), folder)) parts.push(folder.open(part));
+  } catch (error) {
+    await Promise.all(parts.map((part) => part.close()));
+    throw error;
+  }
+  return new RawLayer(parts, parts.length === 1 ? 'raw' : 'split');
 }
 
 export const rawFormat: ImageFormat = {
   name: 'raw',
   detect: (_prefix, fileName) => isPossiblyRawName(basename(fileName)),
-  open: async (path: string, folder: Confinement): Promise<ImageLayer> => {
-    const file = folder.open(path);
-    return new RawLayer(file, file.path);
-  },
+  open: openRaw,
 };
