@@ -17,7 +17,13 @@ export interface ImageSample {
    * Writes the image into an empty folder. `model` is the disk with zeros where the layer has no answer; `kinds` says for each byte
    * range what the layer must call it, where the format can tell.
    */
-  write(folder: string): { path: string; model: Buffer; kinds: readonly ExpectedKind[] };
+  write(folder: string): {
+    path: string;
+    model: Buffer;
+    kinds: readonly ExpectedKind[];
+    /** Where the tables of the (only) file are, if not in its first 16 KiB: most mutations go there. */
+    tables?: readonly { readonly offset: number; readonly length: number }[];
+  };
 }
 
 export interface ExpectedKind {
@@ -262,9 +268,13 @@ export function describeImageLayer(suite: ImageConformance): void {
           const original = originals.get(file.path)!;
           const bytes = Buffer.from(original);
           for (let n = 1 + Math.floor(random() * 4); n > 0; n--) {
-            // Metadata is at the front: most mutations go there.
-            const reach = random() < 0.8 ? Math.min(bytes.length, 16_384) : bytes.length;
-            const at = Math.floor(random() * reach);
+            // Most mutations go to the metadata.
+            const tables = image.tables ?? [{ offset: 0, length: Math.min(bytes.length, 16_384) }];
+            const reach =
+              random() < 0.8
+                ? tables[tables.length === 1 ? 0 : Math.floor(random() * tables.length)]!
+                : { offset: 0, length: bytes.length };
+            const at = reach.offset + Math.floor(random() * reach.length);
             if (random() < 0.5) bytes[at] = Math.floor(random() * 256);
             else bytes.fill(random() < 0.5 ? 0xff : 0, at, Math.min(bytes.length, at + 1 + Math.floor(random() * 8)));
           }

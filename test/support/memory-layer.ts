@@ -154,6 +154,12 @@ export interface ChainModel {
 export function chainModel(size: number, chain: readonly { runs: readonly LayerRun[] }[]): ChainModel {
   const model = { bytes: new Uint8Array(size), layer: new Int16Array(size).fill(-1), data: new Uint8Array(size) };
   for (let index = chain.length - 1; index >= 0; index--) {
+    // Runs cover their layer: beyond its end are zeros, whatever is below.
+    const last = chain[index]!.runs.at(-1);
+    const behind = Math.min(size, last === undefined ? 0 : last.offset + last.length);
+    model.layer.fill(-1, behind);
+    model.data.fill(0, behind);
+    model.bytes.fill(0, behind);
     for (const run of chain[index]!.runs) {
       const end = Math.min(size, run.offset + run.length);
       if (run.kind === 'absent' || run.offset >= end) continue;

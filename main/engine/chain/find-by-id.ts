@@ -6,6 +6,7 @@ import { readdir } from 'node:fs/promises';
 import { dirname, extname, join } from 'node:path';
 import { CancelledError, ChainliftError } from '../errors.ts';
 import { openLayer } from '../image/formats.ts';
+import type { ImageLayer } from '../image/image.ts';
 import type { Confinement } from '../storage/confinement.ts';
 import type { LinkEnd } from './open.ts';
 
@@ -28,13 +29,19 @@ export async function findById(
   const wanted = child.parent?.id;
   if (wanted === undefined) return undefined;
   const family = FAMILIES.find((endings) => endings.test(child.path)) ?? endingLike(child.path);
+  // A copy of the parent from another moment has its identity, but another state: the right one is preferred.
+  const state = child.parent?.stateId;
+  let found: string | undefined;
   let asked = 0;
   for await (const path of around(child.path, folder)) {
     if (path === child.path || !family.test(path)) continue;
-    if (++asked > MAX_IMAGES) return undefined;
-    if ((await identity(path, folder)) === wanted) return path;
+    if (++asked > MAX_IMAGES) break;
+    const layer = await identity(path, folder);
+    if (layer === undefined || (layer.id !== wanted && !layer.otherIds?.includes(wanted))) continue;
+    if (state === undefined || layer.stateId === state) return path;
+    found ??= path;
   }
-  return undefined;
+  return found;
 }
 
 function endingLike(path: string): RegExp {
@@ -43,12 +50,14 @@ function endingLike(path: string): RegExp {
 }
 
 /** The identity of an image; undefined for what can't be opened, which is nobody's parent. */
-async function identity(path: string, folder: Confinement): Promise<string | undefined> {
+async function identity(
+  path: string,
+  folder: Confinement,
+): Promise<Pick<ImageLayer, 'id' | 'otherIds' | 'stateId'> | undefined> {
   try {
     const layer = await openLayer(path, folder);
-    const { id } = layer;
     await layer.close();
-    return id;
+    return layer;
   } catch (error) {
     if (error instanceof ChainliftError && !(error instanceof CancelledError)) return undefined;
     throw error;

@@ -72,7 +72,7 @@ async function closeAll(layers: readonly ImageLayer[]): Promise<void> {
 }
 
 /** What a link needs of the layer at each of its ends. */
-export type LinkEnd = Pick<ImageLayer, 'name' | 'path' | 'parent' | 'id' | 'format'>;
+export type LinkEnd = Pick<ImageLayer, 'name' | 'path' | 'parent' | 'id' | 'otherIds' | 'format'>;
 
 /** Where a parent is, what confines it, and the format it must be opened as where its child says so. */
 export interface ParentPlace {
@@ -103,6 +103,7 @@ export async function findParent(child: LinkEnd, folder: Confinement): Promise<P
   for (const place of places) {
     for (const recorded of [claim.recorded, ...(claim.alternatives ?? [])]) {
       try {
+        await place.folder.mountRecorded(recorded, place.from);
         return { path: place.folder.resolveRecorded(recorded, place.from), folder: place.folder, ...format };
       } catch (error) {
         if (error instanceof NotFoundError || (error instanceof IoError && error.details.code === 'ENOENT')) continue;
@@ -131,7 +132,7 @@ function missing(child: LinkEnd, reason: string): MissingParentError {
 /** @throws MissingParentError unless `parent` has the identity that `child` recorded. */
 export function checkLink(child: LinkEnd, parent: LinkEnd): void {
   const claim = child.parent!;
-  if (claim.id === undefined || claim.id === parent.id) return;
+  if (claim.id === undefined || claim.id === parent.id || parent.otherIds?.includes(claim.id)) return;
   if (parent.id !== undefined && claim.alternativeIds?.includes(parent.id)) return;
   throw new MissingParentError({
     child: child.name,

@@ -179,7 +179,8 @@ export function* buildRegion(
   for (let index = 0; index < layers.length && gaps.length > 0; index++) {
     const layer = layers[index]!;
     const from = gaps[0]!.offset;
-    // A layer smaller than the disk says nothing about what lies beyond its end.
+    // Beyond the end of a layer smaller than the disk are zeros, whatever is below it: who saw that layer saw no more than its
+    // size, and a disk that was made smaller and larger again must not show what was cut off.
     const to = Math.min(gaps.at(-1)!.end, layer.virtualSize);
     const open: Gap[] = [];
     const runs = from < to ? yield* askLayer(layer, gaps, from, to) : [];
@@ -191,7 +192,9 @@ export function* buildRegion(
         const run = runs[next];
         if (run === undefined ? at < to : run.offset > at) throw incomplete(layer, at, run);
         const stop = run === undefined ? gap.end : Math.min(gap.end, run.offset + run.length);
-        if (run === undefined || run.kind === 'absent') {
+        if (run === undefined) {
+          builder.add(at, stop, ZEROS, NO_LAYER);
+        } else if (run.kind === 'absent') {
           const last = open.at(-1);
           if (last !== undefined && last.end === at) last.end = stop;
           else open.push({ offset: at, end: stop });

@@ -3,9 +3,10 @@
  * one, that sizes agree, that no file serves two layers, and each layer's own tables and checksums. Damage is reported, never
  * thrown; each finding says what can still be done.
  */
-import { basename, dirname, join } from 'node:path';
+import { statSync } from 'node:fs';
 import { CancelledError, ChainliftError, CorruptError, MissingParentError, throwIfCancelled } from '../errors.ts';
 import type { Finding, ImageLayer } from '../image/image.ts';
+import { checkChangeTracking } from '../image/vmdk/change-tracking.ts';
 import type { Confinement } from '../storage/confinement.ts';
 import { followChain } from './open.ts';
 
@@ -52,7 +53,7 @@ export async function* verifyChain(
           ? { ...finding, remedy: remedyForDamage(layers, lowestDamaged ?? index, error !== undefined) }
           : finding;
       }
-      yield* changeTracking(layer, folder);
+      if (layer.format === 'vmdk') yield* checkedTracking(layer, folder);
     }
     options.onProgress?.({ itemsDone: layers.length, itemsTotal: layers.length });
   } finally {
@@ -171,7 +172,21 @@ function* linkFindings(layers: readonly ImageLayer[]): Generator<Finding> {
             : 'The end of the parent is cut off at this point. If that is not wanted, open the parent.',
       };
     }
-    if (child.parent?.id === undefined) {
+    const { id, stateId } = child.parent ?? {};
+    if (stateId !== undefined && parent.stateId !== undefined && stateId !== parent.stateId) {
+      yield {
+        severity: 'suspicious',
+        code: 'parent-modified',
+        message: `${parent.name} was written to after ${child.name} was made on it: what ${child.name} does not hold itself may be of another moment`,
+        source: parent.name,
+        structure: 'modification id',
+        expected: stateId,
+        found: parent.stateId,
+        remedy: `Take ${parent.name} from a copy of the backup in which it has the expected id; the point of ${parent.name} itself is not affected.`,
+      };
+    }
+    yield* timeFindings(child, parent);
+    if (id === undefined) {
       yield {
         severity: 'note',
         code: 'unidentified-parent',
@@ -181,6 +196,41 @@ function* linkFindings(layers: readonly ImageLayer[]): Generator<Finding> {
       };
     }
   }
+}
+
+/** FAT keeps times to two seconds, and so do some copies. */
+const TIME_TOLERANCE = 2;
+
+/** A parent whose file has another time than its child recorded. Copying changes times, so it is evidence and no more. */
+function* timeFindings(child: ImageLayer, parent: ImageLayer): Generator<Finding> {
+  const recorded = child.parent?.modified;
+  const modified = recorded === undefined ? undefined : modifiedTime(parent.path);
+  if (recorded === undefined || modified === undefined) return;
+  if (Math.abs(modified / 1000 - recorded) <= TIME_TOLERANCE) return;
+  yield {
+    severity: 'note',
+    code: 'parent-time-differs',
+    message: `${child.name} was made when ${parent.name} had last been changed at ${isoTime(recorded)}; its file now says ${isoTime(modified / 1000)}. Copying it changes that, and so does writing to it`,
+    source: parent.name,
+    structure: 'modification time',
+    expected: isoTime(recorded),
+    found: isoTime(modified / 1000),
+  };
+}
+
+/** Milliseconds; undefined where there is none: for members of archives, and for a file that went away while it was looked at. */
+function modifiedTime(path: string): number | undefined {
+  try {
+    return statSync(path).mtimeMs;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Seconds since 1970 as ISO 8601 UTC; the number where it is no time. */
+function isoTime(seconds: number): string {
+  const time = new Date(seconds * 1000);
+  return Number.isNaN(time.getTime()) ? String(seconds) : time.toISOString();
 }
 
 /** A file that two layers of one chain consist of: one of them is not what it says. */
@@ -215,6 +265,15 @@ async function* checkLayer(layer: ImageLayer, signal: AbortSignal | undefined): 
   }
 }
 
+async function* checkedTracking(layer: ImageLayer, folder: Confinement): AsyncIterable<Finding> {
+  try {
+    yield* checkChangeTracking(layer, folder);
+  } catch (error) {
+    if (!(error instanceof ChainliftError) || error instanceof CancelledError) throw error;
+    yield findingFromError(error, { severity: 'note' });
+  }
+}
+
 function remedyForDamage(layers: readonly ImageLayer[], lowestDamaged: number, broken: boolean): string {
   const damaged = layers[lowestDamaged]!.name;
   const below = layers[lowestDamaged + 1];
@@ -222,24 +281,6 @@ function remedyForDamage(layers: readonly ImageLayer[], lowestDamaged: number, b
     return `Every point that stands on ${damaged} has this damage. Take the file from another copy of the backup; what lies outside the damage can still be read.`;
   }
   return `The last intact point below is the one of ${below.name}: neither it nor what it stands on is damaged. What lies outside the damage can still be read.`;
-}
-
-/** VMware's changed-block tracking keeps a map beside the disk. It says nothing of content, and is not needed. */
-function* changeTracking(layer: ImageLayer, folder: Confinement): Generator<Finding> {
-  const companion = join(dirname(layer.path), `${basename(layer.path).replace(/\.vmdk$/i, '')}-ctk.vmdk`);
-  try {
-    folder.realPath(companion);
-  } catch (error) {
-    // Not there, or a link that leaves the folder: nothing to note either way.
-    if (error instanceof ChainliftError) return;
-    throw error;
-  }
-  yield {
-    severity: 'note',
-    code: 'change-tracking',
-    message: `${folder.label(companion)} is a map of changed blocks; it is no part of the disk's content and is not read`,
-    source: layer.name,
-  };
 }
 
 function text(value: unknown): string | undefined {

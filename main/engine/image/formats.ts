@@ -6,15 +6,46 @@ import { basename } from 'node:path';
 import { UsageError } from '../errors.ts';
 import type { Confinement } from '../storage/confinement.ts';
 import { type ImageFormat, type ImageLayer, snapshotPath, splitSnapshotPath } from './image.ts';
+import { parallelsFormat } from './parallels/parallels-format.ts';
+import { qcowFormat } from './qcow/qcow-layer.ts';
+import { qcow2Format } from './qcow2/qcow2-format.ts';
 import { PREFIX_BYTES, rawFormat } from './raw/raw-layer.ts';
 import { recognisedFormats } from './recognised.ts';
+import { vdiFormat } from './vdi/vdi-layer.ts';
+import { vhdFormat } from './vhd/vhd-format.ts';
+import { vhdxFormat } from './vhdx/vhdx-format.ts';
 import { vmdkFormat } from './vmdk/vmdk-format.ts';
+import { isXvaDisk, xvaFormat } from './xva/xva-layer.ts';
 
-/** Formats that are read. Raw is the catch-all, so it comes last. */
-export const imageFormats: readonly ImageFormat[] = [vmdkFormat, rawFormat];
+/**
+ * Formats that are read. Parallels and VHD come first, because the first bytes of a plain or fixed one are the guest's, who must
+ * not make another format of it; their names tell them. Raw is the catch-all, so it comes last.
+ */
+export const imageFormats: readonly ImageFormat[] = [
+  parallelsFormat,
+  vhdFormat,
+  vmdkFormat,
+  vdiFormat,
+  vhdxFormat,
+  qcow2Format,
+  qcowFormat,
+  xvaFormat,
+  rawFormat,
+];
 
 /** Every format that a file can be found to have, those that are refused by name included. */
-const probeOrder: readonly ImageFormat[] = [vmdkFormat, ...recognisedFormats, rawFormat];
+const probeOrder: readonly ImageFormat[] = [
+  parallelsFormat,
+  vhdFormat,
+  vmdkFormat,
+  vdiFormat,
+  vhdxFormat,
+  qcow2Format,
+  qcowFormat,
+  xvaFormat,
+  ...recognisedFormats,
+  rawFormat,
+];
 
 /**
  * The format of a file that was met while looking around a folder: undefined for what is no disk image. `open` of the result may
@@ -23,6 +54,8 @@ const probeOrder: readonly ImageFormat[] = [vmdkFormat, ...recognisedFormats, ra
  * @throws IoError, DeniedError.
  */
 export async function detectFormat(path: string, folder: Confinement): Promise<ImageFormat | undefined> {
+  // A folder of chunks inside an archive: no file, and so no first bytes.
+  if (isXvaDisk(path, folder)) return xvaFormat;
   const file = folder.open(path);
   try {
     const prefix = await file.read(0, Math.min(PREFIX_BYTES, file.size));
@@ -63,6 +96,8 @@ async function formatOf(path: string, folder: Confinement, name: string | undefi
     if (asked !== undefined) return asked;
     throw new UsageError(`There is no image format "${name}"`, { choices: imageFormats.map((known) => known.name) });
   }
+  // What a device begins with its guest or its owner wrote; a disk is what it was named as.
+  if (folder.isDevice) return rawFormat;
   const detected = await detectFormat(path, folder);
   if (detected === undefined && /-ctk\.vmdk$/i.test(path)) return vmdkFormat;
   return detected ?? rawFormat;

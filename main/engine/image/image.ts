@@ -73,6 +73,10 @@ export interface ParentClaim {
   readonly nameless?: boolean;
   /** Identity the parent must have (VMDK `parentCID`, VHD/VHDX/VDI UUID; lower-case hex), where the format records one. */
   readonly id?: string;
+  /** Further identities that the parent may have instead (VHDX `parent_linkage2`). */
+  readonly alternativeIds?: readonly string[];
+  /** The parent's `stateId` when this image was made on it. Another one by now is a finding of `verify`, no broken link. */
+  readonly stateId?: string;
   /** The format the parent must be opened as, where the child records it (QCOW2 backing format `raw`): never probed then. */
   readonly format?: string;
   /** When the parent was last changed, as the child recorded it: seconds since 1970 (VHD). Evidence for `verify`, no proof. */
@@ -146,6 +150,10 @@ export interface ImageLayer {
   readonly parent: ParentClaim | undefined;
   /** This layer's own identity (VMDK `CID`, VHD UUID ...; lower-case hex), that children record. */
   readonly id: string | undefined;
+  /** Further identities by which children may record it (what VirtualBox calls a VMDK, beside its content id). */
+  readonly otherIds?: readonly string[];
+  /** Identity of its content, that changes whenever it is written to, where the format has one (VDI's modification UUID). */
+  readonly stateId?: string;
   /** Points in time inside this image, oldest first; absent for formats that have none. */
   readonly snapshots?: readonly InternalSnapshot[];
   readonly files: readonly LayerFile[];

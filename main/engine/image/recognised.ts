@@ -16,26 +16,9 @@ interface Recognised {
 }
 
 const FORMATS: readonly Recognised[] = [
-  { name: 'qcow2', title: 'QCOW2', magic: [{ at: 0, hex: '514649fb' }] },
-  { name: 'vhdx', title: 'VHDX', magic: [{ at: 0, hex: ascii('vhdxfile') }], extensions: /\.a?vhdx$/i },
-  // A fixed VHD has its mark in the last sector only, so there the name must do.
-  { name: 'vhd', title: 'VHD', magic: [{ at: 0, hex: ascii('conectix') }], extensions: /\.a?vhd$/i },
-  { name: 'vdi', title: 'VDI', magic: [{ at: 64, hex: '7f10dabe' }], extensions: /\.vdi$/i },
-  {
-    name: 'parallels',
-    title: 'Parallels HDD',
-    magic: [
-      { at: 0, hex: ascii('WithoutFreeSpace') },
-      { at: 0, hex: ascii('WithouFreSpacExt') },
-    ],
-  },
   { name: 'qed', title: 'QED', magic: [{ at: 0, hex: '51454400' }] },
   { name: 'ewf', title: 'EWF (EnCase, .E01)', magic: [{ at: 0, hex: '455646090d0aff00' }] },
 ];
-
-function ascii(text: string): string {
-  return Buffer.from(text, 'latin1').toString('hex');
-}
 
 function asFormat(format: Recognised): ImageFormat {
   return {

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, truncateSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { type VerifyProgress, verifyChain } from '../../../main/engine/chain/verify.ts';
@@ -6,6 +6,7 @@ import { CancelledError } from '../../../main/engine/errors.ts';
 import type { Finding } from '../../../main/engine/image/image.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { leavesUntouched, scratchFolder } from '../../support/scratch.ts';
+import { buildVhd, MADE, sectorRange, windowsLocator } from '../../support/vhd-builder.ts';
 import { pattern, SECTOR, writeSparseDisk } from '../../support/vmdk-builder.ts';
 import { contentId, DISK_SECTORS, writeDelta, writeDiskChain } from '../../support/vmware-folder.ts';
 
@@ -142,5 +143,33 @@ describe('verifyChain', () => {
       onProgress: (progress: VerifyProgress) => progress.itemsDone === 3 && controller.abort(),
     });
     await expect(running).rejects.toThrow(CancelledError);
+  });
+});
+
+describe('a chain of VHDs', () => {
+  const chain = (modified: number) => {
+    const id = '01234567-89ab-cdef-0123-456789abcdef';
+    const base = buildVhd({ size: 1 << 20, id, sectors: new Map(sectorRange(0, 8)) });
+    writeFileSync(join(root, 'base.vhd'), base.bytes);
+    utimesSync(join(root, 'base.vhd'), MADE, MADE);
+    const parent = { id, name: 'base.vhd', modified, locators: [windowsLocator('W2ru', '.\\base.vhd')] };
+    writeFileSync(join(root, 'leaf.vhd'), buildVhd({ size: 1 << 20, sectors: new Map(), parent }).bytes);
+  };
+
+  it('has nothing to say when the parent has the time that was recorded', async () => {
+    chain(MADE);
+    expect(await verify('leaf.vhd')).toEqual([]);
+  });
+
+  it('notes that the parent has another time, and that this proves nothing', async () => {
+    chain(MADE - 3600);
+    expect(await verify('leaf.vhd')).toMatchObject([
+      {
+        severity: 'note',
+        code: 'parent-time-differs',
+        expected: new Date((MADE - 3600) * 1000).toISOString(),
+        found: new Date(MADE * 1000).toISOString(),
+      },
+    ]);
   });
 });

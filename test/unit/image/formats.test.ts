@@ -26,7 +26,17 @@ async function detect(name: string, content: Buffer): Promise<string | undefined
 
 describe('image formats', () => {
   it('are listed in probe order, raw last', () => {
-    expect(imageFormats.map(({ name }) => name)).toEqual(['vmdk', 'raw']);
+    expect(imageFormats.map(({ name }) => name)).toEqual([
+      'parallels',
+      'vhd',
+      'vmdk',
+      'vdi',
+      'vhdx',
+      'qcow2',
+      'qcow',
+      'xva',
+      'raw',
+    ]);
   });
 
   it.each([
@@ -58,7 +68,14 @@ describe('image formats', () => {
     ['a.txt', Buffer.from('version=1\n'), undefined],
     ['A.class', Buffer.from('cafebabe00000000', 'hex'), undefined],
     ['a.img', magic('QFI\xfb'), 'qcow2'],
+    ['a.img', magic('QFI\xfb\0\0\0\x01'), 'qcow'],
+    ['a.raw', magic('QFI\xfb\0\0\0\x03'), 'raw'],
+    ['a.qcow2', zeros, 'qcow2'],
+    ['a.qcow', zeros, 'qcow'],
     ['a', magic('vhdxfile'), 'vhdx'],
+    ['a.avhdx', zeros, 'vhdx'],
+    ['a.VHDX', Buffer.alloc(0), 'vhdx'],
+    ['a.raw', magic('vhdxfile'), 'raw'],
     ['a.vhd', zeros, 'vhd'],
     ['a', magic('conectix'), 'vhd'],
     ['a', magic('\x7f\x10\xda\xbe', 64), 'vdi'],
@@ -69,11 +86,12 @@ describe('image formats', () => {
   });
 
   it.each([
-    ['a.qcow2', magic('QFI\xfb'), 'QCOW2'],
-    ['a.vhdx', magic('vhdxfile'), 'VHDX'],
-    ['a.vhd', zeros, 'VHD'],
-    ['a.vdi', magic('\x7f\x10\xda\xbe', 64), 'VDI'],
-    ['a-sesparse.vmdk', magic(Buffer.from('bebafeca00000000', 'hex').toString('latin1')), 'VMDK seSparse'],
+    ['a.qcow2', magic('QFI\xfb\0\0\0\x04'), 'QCOW version 4'],
+    [
+      'a-sesparse.vmdk',
+      magic(Buffer.from('bebafeca00000000', 'hex').toString('latin1')),
+      'an seSparse extent opened by itself; open its descriptor (the small text file that names it) instead',
+    ],
     ['a-rdm.vmdk', zeros, 'VMDK raw device mapping'],
     ['a-ctk.vmdk', magic('\xa2\x72\x19\xf6'), 'a change tracking file (-ctk.vmdk), which holds no disk'],
   ])('%s is refused by name', async (name, content, feature) => {
