@@ -2,27 +2,38 @@
  * What a repository holds: VMs, their points, and what belongs to none. A VM that is broken is shown as far as it can be read,
  * with what is wrong, and never hides another.
  *
- * VMware folders are read from their .vmx and .vmsd; images that no VM file describes by their own links. No image is opened
- * more than once in a scan, however many points stand on it.
+ * VMs are read from the files of their hypervisors by `machineReaders`; images that no VM file describes by their own links. No
+ * image is opened more than once in a scan, however many points stand on it.
  */
-import { realpathSync, statSync } from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
-import { IoError, NotFoundError, UsageError } from '../errors.ts';
+import { basename, join } from 'node:path';
+import { snapshotPath } from '../image/image.ts';
 import { Confinement } from '../storage/confinement.ts';
+import { hypervReader } from './hyperv/machine.ts';
 import { groupImages, imageChain, imageNames, standaloneImages } from './images.ts';
 import { LayerIndex } from './layers.ts';
+import { libvirtReader } from './libvirt/machine.ts';
 import type { Catalog, Finding, VirtualMachine } from './model.ts';
 import { findOrphans } from './orphans.ts';
 import { ovfReader } from './ovf/machine.ts';
 import type { MachineReader } from './reader.ts';
+import { enterSource, type SourcePlace, sourceOf } from './source.ts';
+import { virtualboxReader } from './virtualbox/machine.ts';
 import { vmwareReader } from './vmware/machine.ts';
-import { type Folder, walk } from './walk.ts';
+import { type Folder, walk, walkArchive } from './walk.ts';
+import { xenServerReader } from './xenserver/machine.ts';
 
 /** Candidates for one missing parent that are told. */
 const MAX_CANDIDATES = 8;
 
 /** Readers of VM files, in the order they are asked. */
-export const machineReaders: readonly MachineReader[] = [vmwareReader, ovfReader];
+export const machineReaders: readonly MachineReader[] = [
+  vmwareReader,
+  ovfReader,
+  libvirtReader,
+  hypervReader,
+  xenServerReader,
+  virtualboxReader,
+];
 
 export interface ScanOptions {
   /** Read files on the calling thread (command line). */
@@ -30,21 +41,35 @@ export interface ScanOptions {
   readonly signal?: AbortSignal;
   /** Parents that the user pointed at: see `ConfinementOptions.located`. */
   readonly located?: ReadonlyMap<string, string>;
-  /** Called with each image as it is read, by its path. */
+  /** Called with each image as it is read, by its path, and with an archive again and again while its index is made. */
   readonly onImage?: (path: string) => void;
+  /** Where indexes of compressed archives are kept: see `ConfinementOptions.cacheFolder`. */
+  readonly cacheFolder?: string;
 }
 
 /**
- * Reads a repository folder, or one image file (then that file is the leaf, and its folder what confines it).
- * @throws NotFoundError when there is no such file, UsageError for a .vmx or .vmsd, IoError, CancelledError.
+ * Reads a repository folder, an archive (an OVA, a XenServer export, a compressed disk), or one image (then that is the leaf, and the
+ * folder of its file what confines it). What was opened is closed when that fails, else it belongs to the catalog's `folder`.
+ * @throws NotFoundError when there is no such file, UsageError for a .vmx, .vbox and the like, IoError, CancelledError.
  */
 export async function scanRepository(source: string, options: ScanOptions = {}): Promise<Catalog> {
-  const path = resolve(source);
-  const kind = kindOf(path, source);
-  if (kind === 'image') return scanImage(path, options);
-  const folder = new Confinement(path, options);
+  const place = sourceOf(source);
+  const folder = new Confinement(place.root, options);
+  try {
+    return place.kind === 'image' ? await scanImage(place, folder, options) : await scanFolder(place, folder, options);
+  } catch (error) {
+    await folder.close();
+    throw error;
+  }
+}
+
+async function scanFolder(place: SourcePlace, folder: Confinement, options: ScanOptions): Promise<Catalog> {
+  const { signal } = options;
   const index = new LayerIndex(folder, options);
-  const { folders, findings: walked } = await walk(folder, options.signal);
+  const limits = { onArchive: (file: string) => options.onImage?.(file) };
+  const { folders, findings: walked } = place.plain
+    ? await walk(folder, signal, limits)
+    : await walkArchive(folder, await enterSource(place, folder, options), signal, limits);
 
   const vms: VirtualMachine[] = [];
   const used = new Set<string>();
@@ -68,7 +93,8 @@ export async function scanRepository(source: string, options: ScanOptions = {}):
   const loose: string[] = [];
   for (const place of untold) {
     if (toldBesides.has(place.path)) continue;
-    const images = (await imageNames(place, index)).map((name) => join(place.path, name));
+    const disks = place.archive === undefined ? [] : place.files.filter((name) => place.archive?.chunks(name));
+    const images = [...(await imageNames(place, index)), ...disks].map((name) => join(place.path, name));
     loose.push(...images.filter((file) => !used.has(file)));
   }
   vms.push(...(await groupImages(await standaloneImages(loose, index), index)));
@@ -76,9 +102,9 @@ export async function scanRepository(source: string, options: ScanOptions = {}):
   // When every image has been asked for its identity: the orphans, too.
   const named = distinctNames(await Promise.all(vms.map((vm) => withCandidates(vm, index))));
   return {
-    source: path,
-    kind,
-    name: basename(path) || path,
+    source: place.source,
+    kind: place.kind,
+    name: basename(place.source) || place.source,
     folder,
     vms: named.vms,
     orphans,
@@ -86,30 +112,12 @@ export async function scanRepository(source: string, options: ScanOptions = {}):
   };
 }
 
-async function scanImage(path: string, options: ScanOptions): Promise<Catalog> {
-  const real = realpathSync(path);
-  const folder = new Confinement(dirname(real), options);
-  const vm = await imageChain(real, new LayerIndex(folder, options));
-  return { source: path, kind: 'image', name: basename(path), folder, vms: [vm], orphans: [], findings: [] };
-}
-
-function kindOf(path: string, source: string): Catalog['kind'] {
-  let stats: ReturnType<typeof statSync>;
-  try {
-    stats = statSync(path);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENOTDIR') throw new NotFoundError(`"${source}"`, { source });
-    throw new IoError(`${source} cannot be opened`, { source }, error);
-  }
-  if (stats.isDirectory()) return 'folder';
-  if (/\.(vmx|vmsd|vmxf|vmsn|vmss|vmem)$/i.test(path)) {
-    throw new UsageError(`${basename(path)} is no disk image; open its folder, ${dirname(path)}`, {
-      source,
-      choices: [dirname(path)],
-    });
-  }
-  return 'image';
+async function scanImage(place: SourcePlace, folder: Confinement, options: ScanOptions): Promise<Catalog> {
+  const { source, snapshot } = place;
+  const image = await enterSource(place, folder, options);
+  const leaf = snapshot === undefined ? image : snapshotPath(image, snapshot);
+  const vm = await imageChain(leaf, new LayerIndex(folder, options));
+  return { source, kind: 'image', name: basename(source), folder, vms: [vm], orphans: [], findings: [] };
 }
 
 /** Says of each missing parent which images of the repository have its identity: it was moved or renamed. */

@@ -15,7 +15,17 @@ import type { Confinement } from '../storage/confinement.ts';
 export interface LayerFacts
   extends Pick<
     ImageLayer,
-    'format' | 'variant' | 'name' | 'path' | 'virtualSize' | 'parent' | 'id' | 'files' | 'properties' | 'snapshots'
+    | 'format'
+    | 'variant'
+    | 'name'
+    | 'path'
+    | 'virtualSize'
+    | 'parent'
+    | 'id'
+    | 'otherIds'
+    | 'files'
+    | 'properties'
+    | 'snapshots'
   > {
   /** Bytes it holds itself, or why they can't be counted. */
   readonly allocated: number | ChainliftError;
@@ -78,9 +88,10 @@ export class LayerIndex {
     let layer: ImageLayer | undefined;
     try {
       layer = await this.#open(path, place?.folder ?? this.folder, place?.format);
-      const { format, variant, name, virtualSize, parent, id, files, properties, snapshots } = layer;
+      const { format, variant, name, virtualSize, parent, id, otherIds, files, properties, snapshots } = layer;
       const allocated = await layer.allocatedBytes(this.#signal).catch(ours);
-      const facts = { format, variant, name, path, virtualSize, parent, id, files, properties, allocated };
+      const ids = otherIds === undefined ? { id } : { id, otherIds };
+      const facts = { format, variant, name, path, virtualSize, parent, ...ids, files, properties, allocated };
       return snapshots === undefined ? facts : { ...facts, snapshots };
     } catch (error) {
       return ours(error);
@@ -133,7 +144,8 @@ export class LayerIndex {
     const found: string[] = [];
     for (const known of this.#facts.values()) {
       const facts = await known;
-      if (!(facts instanceof ChainliftError) && facts.id === id && facts.name !== child) found.push(facts.name);
+      if (facts instanceof ChainliftError || facts.name === child) continue;
+      if (facts.id === id || facts.otherIds?.includes(id)) found.push(facts.name);
     }
     const place = (name: string): number => (dirname(name) === dirname(child) ? 0 : 1);
     return found.sort((a, b) => place(a) - place(b) || (a < b ? -1 : 1));

@@ -41,7 +41,7 @@ export async function findOrphans(
   const standalone = new Set(images);
   const orphans: Orphan[] = [];
   for (const path of left) {
-    const bytes = await sizeOf(path);
+    const bytes = await sizeOf(path, index);
     // Gone since the folder was listed.
     if (bytes === undefined) continue;
     const reason = standalone.has(path)
@@ -86,7 +86,9 @@ function otherReason(
     : 'No VM file and no image names this file.';
 }
 
-async function sizeOf(path: string): Promise<number | undefined> {
+async function sizeOf(path: string, { folder }: LayerIndex): Promise<number | undefined> {
+  const inside = folder.archiveOf(path);
+  if (inside !== undefined) return inside.archive.member(inside.member)?.size;
   try {
     return (await stat(path)).size;
   } catch (error) {

@@ -2,7 +2,7 @@
 import { basename, dirname } from 'node:path';
 import { chainFinding, findingFromError } from '../chain/verify.ts';
 import { CancelledError, ChainliftError, NotFoundError } from '../errors.ts';
-import type { Finding } from '../image/image.ts';
+import { type Finding, splitSnapshotPath } from '../image/image.ts';
 import type { ChainFacts, LayerIndex } from './layers.ts';
 import type { PointDisk } from './model.ts';
 import { oneLine } from './text.ts';
@@ -125,11 +125,19 @@ type Step =
 
 function stepOf(chain: ChainFacts, before: string | undefined): Step {
   if (before === undefined) return { kind: 'unknown' };
-  const at = chain.layers.findIndex((layer) => layer.path === before);
-  if (at === 0) return { kind: 'same' };
+  const leaf = chain.layers[0]?.path;
+  if (leaf === before) return { kind: 'same' };
+  // A snapshot inside an image is a state that the image had: what the image holds now, or what stands on it, came after.
+  const inside = splitSnapshotPath(before)?.image;
+  if (inside !== undefined && imageOf(leaf) === inside) return { kind: 'direct' };
+  const at = chain.layers.findIndex((layer) => layer.path === (inside ?? before));
   if (at === 1) return { kind: 'direct' };
   if (at > 1) return { kind: 'extra', between: chain.layers.slice(1, at).map((layer) => layer.name) };
   return { kind: chain.error === undefined ? 'unrelated' : 'unknown' };
+}
+
+function imageOf(path: string | undefined): string | undefined {
+  return path === undefined ? undefined : (splitSnapshotPath(path)?.image ?? path);
 }
 
 export interface NamedPoint {

@@ -532,7 +532,7 @@ describe('images without VM files', () => {
       'l1.vmdk': 'corrupt',
       'l2.vmdk': 'corrupt',
       'torn.vmdk': 'corrupt',
-      'later.vhdx': 'unsupported',
+      'later.vhdx': 'corrupt',
     });
   });
 

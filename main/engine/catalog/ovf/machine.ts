@@ -152,7 +152,7 @@ async function scanFile(
       return { ...disk!, disk: { ...disk!.disk, index: at } };
     }
     const packed = index.folder.resolveRecorded(fileName, from);
-    const archive = await index.folder.mount(packed);
+    const archive = await index.folder.mount(packed, { compressed: true });
     const [member] = archive?.members() ?? [];
     // The descriptor says gzip, and the file is not: it is taken for what it is.
     return await describeChain(place, member === undefined ? packed : join(packed, member.name), index);
