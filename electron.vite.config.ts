@@ -21,6 +21,7 @@ export default defineConfig({
           electron: at('main/electron/electron.ts'),
           'engine-process': at('main/electron/engine-process.ts'),
           'data-worker': at('main/engine/nbd/data-worker.ts'),
+          'disk-worker': at('main/engine/convert/disk-worker.ts'),
         },
         external: ['electron', 'bufferutil', 'utf-8-validate'],
         output: {

@@ -7,7 +7,9 @@ import { prepare } from './prepare.mjs';
 prepare();
 
 const parts = {
+  convert: async () => (await import('./bench/convert.mjs')).convert(),
   depth: async () => (await import('./bench/depth.mjs')).depth(),
+  open: async () => (await import('./bench/open.mjs')).open(),
   listing: async () => (await import('./bench/listing.mjs')).listing(),
   nbd: async () => (await import('./bench/nbd.mjs')).nbd(),
 };

@@ -5,6 +5,13 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { version } from '../engine/version.ts';
 import type { CommonOptions } from './context.ts';
+import { say } from './output.ts';
+
+// A defect of ours. Node would print the line it is in, which in a built program is all of it.
+process.on('uncaughtException', (error: unknown) => {
+  say(`chainlift: internal: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+  process.exit(1);
+});
 
 function index(text: string): number {
   if (!/^\d{1,4}$/.test(text)) throw new InvalidArgumentError('a disk is a number, counted from 0.');
@@ -51,6 +58,28 @@ onSource('map', 'the runs of a disk, with the layer each comes from').action(
 onSource('hash', "SHA-256 of the virtual disk's content").action(async (source: string, options: CommonOptions) =>
   (await import('./commands/disk.ts')).hash(source, options),
 );
+onSource('convert', 'a whole disk restored to one new image, sparse, read back', '<source> <out>')
+  .addOption(
+    new Option('--format <format>', 'format of the image; by the ending of its name when absent').choices([
+      'raw',
+      'qcow2',
+      'vmdk',
+      'vhdx',
+    ]),
+  )
+  .addOption(
+    new Option('--variant <variant>', 'kind of VMDK').choices([
+      'monolithicSparse',
+      'streamOptimized',
+      'monolithicFlat',
+    ]),
+  )
+  .option('--no-verify', 'do not read the image back')
+  .option('--replace', 'replace an image of that name')
+  .option('--resume', 'go on with an interrupted conversion to the same image')
+  .action(async (source: string, out: string, options) =>
+    (await import('./commands/convert.ts')).convert(source, out, options),
+  );
 onSource('volumes', 'partitions, their file systems, and how those were left').action(
   async (source: string, options: CommonOptions) => (await import('./commands/volumes.ts')).volumes(source, options),
 );

@@ -84,7 +84,7 @@ export const test = base.extend<{ shell: Shell }, { chromiumOfTheSystem: Browser
       async serve(source) {
         const child = spawn(process.execPath, [cli, 'serve', ...(source === undefined ? [] : [source])], {
           stdio: ['ignore', 'pipe', 'inherit'],
-          env: { ...process.env, CHAINLIFT_CONFIG: join(scratch, 'config') },
+          env: { ...process.env, CHAINLIFT_CONFIG: join(scratch, 'config'), CHAINLIFT_CACHE: join(scratch, 'cache') },
         });
         children.push(child);
         for await (const line of createInterface({ input: child.stdout! })) return line;

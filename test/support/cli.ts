@@ -19,7 +19,7 @@ export function chainlift(...args: string[]): CliResult {
     maxBuffer: 1 << 28,
     timeout: 120_000,
     // Names and messages must not depend on who runs the tests.
-    env: { ...process.env, CHAINLIFT_CONFIG: '/nonexistent', LC_ALL: 'C.UTF-8' },
+    env: { ...process.env, CHAINLIFT_CONFIG: '/nonexistent', CHAINLIFT_CACHE: '', LC_ALL: 'C.UTF-8' },
   });
   return { code: status ?? -1, stdout, stderr };
 }

@@ -140,7 +140,8 @@ describe('what is packaged', () => {
       expect(outputs, pattern).toContain(pattern);
     }
     expect(asarUnpack).toContain('out/main/data-worker.js');
-    // Its imports, and the "type" that makes it an ES module.
+    expect(asarUnpack).toContain('out/main/disk-worker.js');
+    // Their imports, and the "type" that makes it an ES module.
     const chunks = /chunkFileNames: '([^']+)'/.exec(build)?.[1]?.replace(/\[\w+\]/g, 'x');
     expect(chunks).toBeDefined();
     expect(asarUnpack.some((pattern) => matchesGlob(`out/main/${chunks}`, pattern))).toBe(true);

@@ -1,4 +1,4 @@
-import type { RestorePoint, VirtualMachine } from '../../../preload/api.ts';
+import type { RestorePoint, VirtualMachine, WireError } from '../../../preload/api.ts';
 import { type CommonOptions, followTask, runCommand, sayError } from '../context.ts';
 import { type Output, plural, printable, size } from '../output.ts';
 import { printFindings } from './verify.ts';
@@ -62,10 +62,23 @@ function printPoint(point: RestorePoint, depth: number, out: Output): void {
   out.line(
     `${'  '.repeat(depth + 1)}${label}  ${point.created ?? 'no date'}${changed}${marks.length === 0 ? '' : `  ${marks.join(', ')}`}`,
   );
+  const indent = '  '.repeat(depth + 2);
   for (const disk of point.disks) {
     const whole = disk.size === undefined ? '' : `, ${size(disk.size)}`;
     const chain =
-      disk.error === undefined ? `${plural(disk.chain.length, 'layer')}${whole}` : printable(disk.error.message);
-    out.line(`${'  '.repeat(depth + 2)}disk ${disk.index}: ${printable(disk.file)} (${chain})`);
+      disk.error === undefined ? `${plural(disk.chain.length, 'layer')}${whole}` : closedText(disk.error, point);
+    out.line(`${indent}disk ${disk.index}: ${printable(disk.file)} (${chain})`);
   }
+  const { level, evidence } = point.consistency;
+  if (evidence.length > 0) {
+    out.line(
+      `${indent}${level === 'unknown' ? 'consistency not known' : 'evidence'}: ${printable(evidence.join('; '))}`,
+    );
+  }
+  printFindings(point.findings, out, indent);
+}
+
+/** Why a disk can't be opened, where no finding of its point says so. */
+function closedText({ message }: WireError, { findings }: RestorePoint): string {
+  return findings.some(({ severity }) => severity !== 'note') ? "can't be opened" : printable(message);
 }

@@ -3,7 +3,7 @@ import { type CommonOptions, followTask, runCommand, sayError, targetOf } from '
 import { type Output, plural, printable } from '../output.ts';
 
 /** Findings, worst first. */
-export function printFindings(findings: readonly Finding[], out: Output): void {
+export function printFindings(findings: readonly Finding[], out: Output, indent = ''): void {
   const order = { damaged: 0, suspicious: 1, note: 2 };
   for (const finding of [...findings].sort((a, b) => order[a.severity] - order[b.severity])) {
     const where = [
@@ -12,9 +12,9 @@ export function printFindings(findings: readonly Finding[], out: Output): void {
       finding.position === undefined ? undefined : `byte ${finding.position}`,
     ].filter((part) => part !== undefined);
     out.line(
-      `${finding.severity}: ${printable(finding.message)}${where.length === 0 ? '' : `  (${printable(where.join(', '))})`}`,
+      `${indent}${finding.severity}: ${printable(finding.message)}${where.length === 0 ? '' : `  (${printable(where.join(', '))})`}`,
     );
-    if (finding.remedy !== undefined) out.line(`  ${printable(finding.remedy)}`);
+    if (finding.remedy !== undefined) out.line(`${indent}  ${printable(finding.remedy)}`);
   }
 }
 

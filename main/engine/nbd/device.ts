@@ -38,6 +38,8 @@ export type DeviceDescription =
       readonly root: string;
       /** Parents that the user pointed at, as `ConfinementOptions.located` has them. */
       readonly located?: ReadonlyMap<string, string>;
+      /** Where indexes of compressed archives are kept, as `ConfinementOptions.cacheFolder` has it. */
+      readonly cacheFolder?: string;
       readonly mapCacheBytes?: number;
     }
   /** One local file, byte for byte. */
@@ -46,10 +48,11 @@ export type DeviceDescription =
 /** Opens a device on this thread. @throws what opening the chain or the file throws. */
 export async function openDevice(description: DeviceDescription): Promise<NbdDevice> {
   if (description.kind === 'file') return new FileDevice(LocalFile.open(description.path, { synchronous: true }));
-  const { mapCacheBytes, located } = description;
+  const { mapCacheBytes, located, cacheFolder } = description;
   const folder = new Confinement(description.root, {
     synchronous: true,
     ...(located === undefined ? {} : { located }),
+    ...(cacheFolder === undefined ? {} : { cacheFolder }),
   });
   const disk = await openChain(description.path, folder, {
     synchronous: true,

@@ -2,11 +2,17 @@
 import { readdir, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import type { FolderListing } from '../../../preload/api.ts';
+import { isChangeTrackingName, isExtentName, isImageName } from '../catalog/files.ts';
 import { IoError } from '../errors.ts';
+import { isArchiveName } from '../storage/archive/archive.ts';
 import { homeFolder } from './home.ts';
 
 const MAX_LISTED = 5000;
-const looksLikeBackup = /\.(vmx|vmdk|vhdx?|avhdx?|qcow2?|vdi|img|raw|ova|xva)$/i;
+
+/** Names of what can be opened by itself: images that are no part of another one, and archives. */
+function looksLikeBackup(name: string): boolean {
+  return isArchiveName(name) || (isImageName(name) && !isExtentName(name) && !isChangeTrackingName(name));
+}
 
 /** @throws IoError when the folder can't be listed. */
 export async function browseFolder(path: string | undefined): Promise<FolderListing> {
@@ -17,7 +23,7 @@ export async function browseFolder(path: string | undefined): Promise<FolderList
     for (const entry of await readdir(folder, { withFileTypes: true })) {
       if (entry.isDirectory() || (entry.isSymbolicLink() && (await leadsToFolder(join(folder, entry.name))))) {
         folders.push(entry.name);
-      } else if (looksLikeBackup.test(entry.name)) images.push(entry.name);
+      } else if (looksLikeBackup(entry.name)) images.push(entry.name);
     }
   } catch (error) {
     throw new IoError(`${folder} cannot be listed`, { source: folder }, error);

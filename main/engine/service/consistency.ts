@@ -122,11 +122,15 @@ function unjudged(name: string, error: ChainliftError): Seen | undefined {
 function withVolumes(point: RestorePoint, seen: readonly Seen[]): RestorePoint {
   const claimed = point.consistency.level;
   const used = seen.filter(({ verdict }) => verdict === 'in-use');
-  const evidence = [
-    ...(claimed === 'unknown' && seen.length > 0 ? [] : point.consistency.evidence),
+  const ofVolumes = [
     ...seen.slice(0, MAX_EVIDENCE).map(({ name, text }) => `${name}: ${text}`),
     ...(seen.length > MAX_EVIDENCE ? [`and ${seen.length - MAX_EVIDENCE} volumes more`] : []),
   ];
+  // What decided comes first.
+  const evidence =
+    claimed === 'unknown'
+      ? [...ofVolumes, ...point.consistency.evidence]
+      : [...point.consistency.evidence, ...ofVolumes];
   const consistency: Consistency = { level: levelOf(claimed, seen), evidence };
   if (claimed !== 'file-system' || used.length === 0) return { ...point, consistency };
   const finding: Finding = {

@@ -3,7 +3,7 @@
  * about formats; it opens, keeps and lets go. What only some operations need is loaded when they are asked for: the command line
  * starts an engine for every listing.
  */
-import { basename, resolve } from 'node:path';
+import { basename } from 'node:path';
 import type {
   ChainliftApi,
   DiskInfo,
@@ -18,6 +18,7 @@ import type {
   WireError,
 } from '../../../preload/api.ts';
 import type { Catalog } from '../catalog/model.ts';
+import { sourceOf } from '../catalog/source.ts';
 import { ChainliftError, throwIfCancelled, toWireError, UsageError } from '../errors.ts';
 import { fileSystemTypes } from '../filesystem/file-systems.ts';
 import { imageFormats } from '../image/formats.ts';
@@ -36,7 +37,7 @@ import { NbdExports } from './nbd-exports.ts';
 import type { OpenPoint, PointLocation } from './open-point.ts';
 import { PointPool } from './point-pool.ts';
 import { layerShares } from './provenance.ts';
-import { defaultConfigFolder, RecentRepositories } from './recent.ts';
+import { defaultCacheFolder, defaultConfigFolder, RecentRepositories } from './recent.ts';
 import { diskIndex, Targets } from './targets.ts';
 
 export interface EngineOptions {
@@ -44,6 +45,11 @@ export interface EngineOptions {
   readonly synchronous?: boolean;
   /** Where recent repositories and located parents are remembered; null: nowhere. */
   readonly configFolder?: string | null;
+  /**
+   * A private folder in which indexes of compressed archives are kept. Without it, each is made anew for as long as the engine lives,
+   * which means reading the whole archive.
+   */
+  readonly cacheFolder?: string;
   /** Put what is scanned on the list of recent repositories; true when absent. */
   readonly remember?: boolean;
 }
@@ -62,8 +68,9 @@ export function createEngine(options: EngineOptions = {}): Engine {
   const synchronous = options.synchronous ?? false;
   const configFolder = options.configFolder === undefined ? defaultConfigFolder() : options.configFolder;
   const located = new LocatedParents(configFolder ?? undefined);
-  const targets = new Targets(synchronous, located);
-  const pool = new PointPool(synchronous);
+  const cacheFolder = options.cacheFolder ?? (configFolder === null ? undefined : defaultCacheFolder());
+  const targets = new Targets(synchronous, located, cacheFolder);
+  const pool = new PointPool(synchronous, targets.folders);
   const tasks = new TaskManager<TaskSnapshot['kind'], TaskResult>();
   const exports = new NbdExports();
   const recent = configFolder === null || options.remember === false ? undefined : new RecentRepositories(configFolder);
@@ -357,7 +364,9 @@ export function createEngine(options: EngineOptions = {}): Engine {
       return tasks.start('hash', `Hash disk ${index} of ${location.vm} at ${location.pointName}`, async (task) => {
         try {
           const { hashDisk } = await import('./hash.ts');
-          return { kind: 'hash', ...(await hashDisk(await lease.point.disk(index), task)) };
+          const { diskSource } = await import('./convert.ts');
+          const disk = await lease.point.disk(index);
+          return { kind: 'hash', ...(await hashDisk(disk, diskSource(location, index), task)) };
         } finally {
           lease.release();
         }
@@ -367,10 +376,14 @@ export function createEngine(options: EngineOptions = {}): Engine {
     async verify({ target }) {
       const { verifyLeaves, verifyScope } = await import('./verify.ts');
       const scope = await verifyScope(targets, target);
-      return tasks.start('verify', scope.title, async (task) => ({
-        kind: 'verify',
-        ...(await verifyLeaves(scope, task)),
-      }));
+      const release = targets.folders.hold(scope.folder);
+      return tasks.start('verify', scope.title, async (task) => {
+        try {
+          return { kind: 'verify', ...(await verifyLeaves(scope, task)) };
+        } finally {
+          release();
+        }
+      });
     },
 
     async convert(request) {
@@ -383,13 +396,13 @@ export function createEngine(options: EngineOptions = {}): Engine {
     async locateParent(request) {
       const found = await located.locate(request);
       targets.forget(request.source);
-      await pool.forget(resolve(request.source));
+      await pool.forget(sourceOf(request.source).source);
       return found;
     },
     async forgetParent(request) {
       await located.forget(request);
       targets.forget(request.source);
-      await pool.forget(resolve(request.source));
+      await pool.forget(sourceOf(request.source).source);
     },
 
     watchTasks: () => tasks.watchAll(),
@@ -415,6 +428,7 @@ export function createEngine(options: EngineOptions = {}): Engine {
       await tasks.cancelAll();
       await exports.close();
       await pool.close();
+      await targets.close();
     },
   };
 }

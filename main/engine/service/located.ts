@@ -3,10 +3,11 @@
  * parent must have the identity that its child records, where the format has one) and remembered in a small JSON file of the
  * user's configuration folder, by the folder that was opened.
  */
-import { existsSync, realpathSync, statSync } from 'node:fs';
+import { existsSync, realpathSync } from 'node:fs';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Finding, LocatedParent } from '../../../preload/api.ts';
+import { sourceOf } from '../catalog/source.ts';
 import { checkLink } from '../chain/open.ts';
 import { IoError, UsageError } from '../errors.ts';
 import { imagePath, openLayer } from '../image/formats.ts';
@@ -159,10 +160,9 @@ function misfits(child: ImageLayer, parent: ImageLayer): Finding[] {
   ];
 }
 
-/** The folder that a source opens: itself, or the one its image lies in. @throws IoError. */
+/** The folder that a source opens: itself, or the one its image lies in. @throws as `sourceOf`. */
 function rootOf(source: string): string {
-  const real = realPathOf(source);
-  return statSync(real).isDirectory() ? real : dirname(real);
+  return sourceOf(source).root;
 }
 
 function realPathOf(path: string): string {

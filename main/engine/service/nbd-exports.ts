@@ -111,7 +111,14 @@ export class NbdExports {
 }
 
 function chainDevice(path: string, { root, options }: Confinement): DeviceDescription {
-  return { kind: 'chain', path, root, ...(options.located === undefined ? {} : { located: options.located }) };
+  const { located, cacheFolder } = options;
+  return {
+    kind: 'chain',
+    path,
+    root,
+    ...(located === undefined ? {} : { located }),
+    ...(cacheFolder === undefined ? {} : { cacheFolder }),
+  };
 }
 
 function infoOf({ id, server, request, name, description, started }: RunningExport): ExportInfo {

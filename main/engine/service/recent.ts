@@ -15,6 +15,18 @@ export function defaultConfigFolder(): string {
   return join(process.env.XDG_CONFIG_HOME ?? join(homeFolder(), '.config'), 'chainlift');
 }
 
+/**
+ * Where indexes of compressed archives are kept, by the system's own custom: losing it costs time. `CHAINLIFT_CACHE` says otherwise;
+ * empty, nothing is kept.
+ */
+export function defaultCacheFolder(): string | undefined {
+  const { CHAINLIFT_CACHE: chosen, LOCALAPPDATA, XDG_CACHE_HOME } = process.env;
+  if (chosen !== undefined) return chosen === '' ? undefined : chosen;
+  if (process.platform === 'win32') return join(LOCALAPPDATA ?? homeFolder(), 'Chainlift', 'Cache');
+  if (process.platform === 'darwin') return join(homeFolder(), 'Library', 'Caches', 'Chainlift');
+  return join(XDG_CACHE_HOME || join(homeFolder(), '.cache'), 'chainlift');
+}
+
 export class RecentRepositories {
   readonly #folder: string;
   /** Changes one after the other, so that two at once do not lose one. */

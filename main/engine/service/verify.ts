@@ -1,12 +1,14 @@
 /** Verification of a repository, a VM, a point or an image: which chains that means, and one pass over each of them. */
 import type { Target, VerifyResult } from '../../../preload/api.ts';
 import type { PointDisk, RestorePoint } from '../catalog/model.ts';
+import { sourceOf } from '../catalog/source.ts';
 import { verifyChain } from '../chain/verify.ts';
 import { throwIfCancelled } from '../errors.ts';
-import type { Finding } from '../image/image.ts';
+import { type Finding, splitSnapshotPath } from '../image/image.ts';
+import { verifyPackages } from '../image/ovf/verify-package.ts';
 import type { Confinement } from '../storage/confinement.ts';
 import type { TaskContext } from '../task/task.ts';
-import type { Targets } from './targets.ts';
+import { ofImage, type Targets } from './targets.ts';
 
 export interface VerifyScope {
   /** As it was asked for. */
@@ -27,17 +29,21 @@ export async function verifyScope(targets: Targets, target: Target): Promise<Ver
   const catalog = await targets.scan(target.source);
   const { folder } = catalog;
   const wanted = (disk: PointDisk): boolean => target.disk === undefined || disk.index === target.disk;
-  if (catalog.kind === 'image' || target.point !== undefined) {
+  const asked = catalog.kind === 'image' ? ofImage(sourceOf(target.source), target) : target;
+  if (catalog.kind === 'image' || asked.point !== undefined) {
     const location = await targets.locate(target);
-    const vm = catalog.vms.find((candidate) => candidate.name === location.vm);
+    const vm = catalog.kind === 'image' ? catalog.vms[0] : catalog.vms.find(({ name }) => name === location.vm);
     const point = vm?.points.find((candidate) => candidate.id === location.point);
     const disks = location.disks.filter((disk) => target.disk === undefined || disk.index === target.disk);
+    const leaves = disks.map((disk) => disk.path).filter((path) => path !== undefined);
+    // An image that was named without a point is verified with the snapshots inside it.
+    const whole = asked.point !== undefined ? [] : (vm?.points ?? []).filter((one) => isInside(one, leaves[0]));
     return {
       source: catalog.source,
       title: `Verify ${location.vm} at ${location.pointName}`,
       folder,
-      leaves: [...new Set(disks.map((disk) => disk.path).filter((path) => path !== undefined))],
-      findings: point === undefined ? [] : pointFindings(location.vm, point),
+      leaves: [...new Set([...leaves, ...whole.map(({ disks: [disk] }) => disk!.path!)])],
+      findings: [...(point === undefined ? [] : [point]), ...whole].flatMap((one) => pointFindings(location.vm, one)),
     };
   }
   // Locating says, with the choices, that there is no VM of that name.
@@ -57,6 +63,12 @@ export async function verifyScope(targets: Targets, target: Target): Promise<Ver
   };
 }
 
+/** True for a point that is a snapshot inside the image. */
+function isInside({ disks }: RestorePoint, image: string | undefined): boolean {
+  const path = disks[0]?.path;
+  return path !== undefined && image !== undefined && splitSnapshotPath(path)?.image === image;
+}
+
 /** What a point has to say, each saying of which point: in a list of many, "this point" says nothing. */
 function pointFindings(vm: string, { name, findings }: RestorePoint): Finding[] {
   return findings.map((finding) =>
@@ -74,16 +86,15 @@ function tips(points: readonly RestorePoint[], wanted: (disk: PointDisk) => bool
 
 /** Verifies every chain of the scope; progress counts chains. @throws CancelledError. */
 export async function verifyLeaves(scope: VerifyScope, task: TaskContext): Promise<VerifyResult> {
-  const findings: Finding[] = [];
-  const seen = new Set<string>();
-  const add = (finding: Finding): void => {
-    // Chains share layers: what is wrong with one is said once.
-    const text = JSON.stringify(finding);
-    if (!seen.has(text)) findings.push(finding);
-    seen.add(text);
-  };
-  for (const finding of scope.findings) add(finding);
+  /** Chains share layers: what is wrong with one is said once. */
+  const found = new Map<string, Finding>();
+  const add = (finding: Finding): void => void found.set(JSON.stringify(finding), finding);
   task.progress.itemsTotal = scope.leaves.length;
+  const onFile = (name: string): void => {
+    task.progress.current = name;
+    task.report();
+  };
+  for await (const finding of verifyPackages(scope.leaves, scope.folder, { signal: task.signal, onFile })) add(finding);
   for (const path of scope.leaves) {
     const onProgress = ({ current }: { current?: string }): void => {
       task.progress.current = current ?? scope.folder.label(path);
@@ -94,5 +105,14 @@ export async function verifyLeaves(scope: VerifyScope, task: TaskContext): Promi
     task.progress.itemsDone++;
     task.report();
   }
-  return { source: scope.source, findings, disksChecked: scope.leaves.length };
+  const checked = new Set([...found.values()].map(placeOf));
+  // What the catalog met is said in full by the check that looked for it.
+  const known = scope.findings.filter((finding) => finding.position === undefined || !checked.has(placeOf(finding)));
+  const all = new Map([...known.map((one) => [JSON.stringify(one), one] as const), ...found]);
+  return { source: scope.source, findings: [...all.values()], disksChecked: scope.leaves.length };
+}
+
+/** Where a finding is: two at one place are of one thing. */
+function placeOf({ severity, source, structure, position }: Finding): string {
+  return JSON.stringify([severity, source, structure, position]);
 }

@@ -200,9 +200,24 @@ describe('RecentRepositories', () => {
 });
 
 describe('browseFolder', () => {
-  it('shows folders, and what looks like a backup', async () => {
+  /** Parts of images, and what describes a VM. */
+  const PARTS = ['a-flat.vmdk', 'a-s001.vmdk', 'a-ctk.vmdk', 'parts.002', 'web.ovf', 'web.vbox'];
+  const OPENED = ['app.ova', 'app.ova.gz', 'vm.xva', 'disk.raw.gz', 'parts.001', 'old.qcow', 'mac.hdd'];
+
+  it('shows folders, and what can be opened by itself', async () => {
     for (const name of ['web10', 'web2', 'Web1', '.hidden']) mkdirSync(join(folder, name));
-    for (const name of ['a.vmdk', 'b.VMX', 'c.txt', 'disk10.qcow2', 'disk2.qcow2', 'vmdk', 'x.avhdx', 'y.img'])
+    for (const name of [
+      'a.vmdk',
+      'b.VMX',
+      'c.txt',
+      'disk10.qcow2',
+      'disk2.qcow2',
+      'vmdk',
+      'x.avhdx',
+      'y.img',
+      ...PARTS,
+      ...OPENED,
+    ])
       writeFileSync(join(folder, name), '');
     mkdirSync(join(folder, 'folder.vmdk'));
     symlinkSync('web2', join(folder, 'to-folder'));
@@ -212,15 +227,9 @@ describe('browseFolder', () => {
     expect(listing).toMatchObject({ path: folder, parent: scratch.path });
     expect([...listing.folders].sort()).toEqual(['.hidden', 'Web1', 'folder.vmdk', 'to-folder', 'web10', 'web2']);
     expect(listing.folders.indexOf('web2')).toBeLessThan(listing.folders.indexOf('web10'));
-    expect(listing.images).toEqual([
-      'a.vmdk',
-      'b.VMX',
-      'disk2.qcow2',
-      'disk10.qcow2',
-      'to-image.vmdk',
-      'x.avhdx',
-      'y.img',
-    ]);
+    const named = ['a.vmdk', 'disk2.qcow2', 'disk10.qcow2', 'to-image.vmdk', 'x.avhdx', 'y.img'];
+    expect([...listing.images].sort()).toEqual([...named, ...OPENED].sort());
+    expect(listing.images.indexOf('disk2.qcow2')).toBeLessThan(listing.images.indexOf('disk10.qcow2'));
   });
 
   it('begins at home, ends at the root', async () => {

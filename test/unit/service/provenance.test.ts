@@ -4,7 +4,8 @@ import type { FileRun } from '../../../main/engine/filesystem/file-system.ts';
 import { layerShares } from '../../../main/engine/service/provenance.ts';
 import type { Volume } from '../../../main/engine/volume/volume.ts';
 import { damage, directory, file, MemoryFileSystem } from '../../support/memory-file-system.ts';
-import { chainModel, randomFrom, randomLayer } from '../../support/memory-layer.ts';
+import { chainModel, randomLayer } from '../../support/memory-layer.ts';
+import { randomFrom } from '../../support/random.ts';
 import { fakePoint } from './fake-point.ts';
 
 const size = 50_000;

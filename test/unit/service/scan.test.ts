@@ -99,7 +99,7 @@ describe('verifying a repository', () => {
     await withEngine(async (engine) => {
       const whole = await end(engine, await engine.api.verify({ target: { source: folder } }));
       // Four points, two tips: try-php83 and the present state stand on all the others.
-      expect(whole.result).toEqual({ kind: 'verify', findings: [], disksChecked: 2 });
+      expect(whole.result).toEqual({ kind: 'verify', source: folder, findings: [], disksChecked: 2 });
       renameSync(join(folder, 'web01-000001.vmdk'), join(scratch.path, 'verified-away.vmdk'));
       const broken = await end(engine, await engine.api.verify({ target: { source: folder } }));
       const findings = broken.result?.kind === 'verify' ? broken.result.findings : [];
