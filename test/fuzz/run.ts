@@ -28,7 +28,8 @@ export interface Outcome {
   readonly failures: readonly Failure[];
 }
 
-const root = resolve(import.meta.dirname, '..', '..');
+/** `npm run soak` bundles this, and says where the project is. */
+const root = process.env.CHAINLIFT_ROOT ?? resolve(import.meta.dirname, '..', '..');
 
 /** The worker as a program: Node does not start TypeScript. @returns its path. */
 export async function buildWorker(): Promise<string> {
