@@ -246,3 +246,13 @@ export function childrenOf(element: XmlElement | undefined, name: string): XmlEl
 export function descend(element: XmlElement | undefined, ...names: readonly string[]): XmlElement | undefined {
   return names.reduce<XmlElement | undefined>(childOf, element);
 }
+
+/** The text of the child of this name; undefined where it is absent or empty. */
+export function childText(element: XmlElement | undefined, name: string): string | undefined {
+  return childOf(element, name)?.text || undefined;
+}
+
+/** An attribute, trimmed; undefined where it is absent or empty. */
+export function attribute(element: XmlElement | undefined, name: string): string | undefined {
+  return element?.attributes.get(name)?.trim() || undefined;
+}

@@ -9,6 +9,7 @@ import { ChainliftError, CorruptError } from '../../main/engine/errors.ts';
 import type { CompressedRun, Finding, ImageLayer, LayerRun } from '../../main/engine/image/image.ts';
 import { Confinement } from '../../main/engine/storage/confinement.ts';
 import { runAsync, runSync } from '../../main/engine/storage/io.ts';
+import { randomFrom } from '../support/random.ts';
 import { leavesUntouched, scratchFolder } from '../support/scratch.ts';
 
 export interface ImageSample {
@@ -38,17 +39,6 @@ export interface ImageConformance {
   open(path: string, folder: Confinement): Promise<ImageLayer>;
   /** True for a format without metadata, where a shorter file is a smaller disk and a changed byte is other data. */
   readonly opaque?: boolean;
-}
-
-/** Numbers in [0, 1) that are the same in every run. */
-export function seeded(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 0x1_0000_0000;
-  };
 }
 
 /** Asserts that the runs cover the range in order, without gap or overlap. */
@@ -134,7 +124,7 @@ export function describeImageLayer(suite: ImageConformance): void {
 
       it('covers random ranges exactly, with the bytes of the model, and leaves the files alone', async () => {
         const image = make();
-        const random = seeded(7);
+        const random = randomFrom(7);
         await leavesUntouched(image.folder, () =>
           withLayer(image, async (layer) => {
             expect(layer.format).toBe(suite.format);
@@ -229,7 +219,7 @@ export function describeImageLayer(suite: ImageConformance): void {
 
       it.skipIf(suite.opaque)('never gives wrong data for a file that was cut off', async () => {
         const image = make();
-        const random = seeded(11);
+        const random = randomFrom(11);
         let errors = 0;
         let cuts = 0;
         for (const file of await withLayer(image, async (layer) => layer.files)) {
@@ -259,7 +249,7 @@ export function describeImageLayer(suite: ImageConformance): void {
 
       it('answers damage with data or a typed error, in time', async () => {
         const image = make();
-        const random = seeded(13);
+        const random = randomFrom(13);
         const files = await withLayer(image, async (layer) => layer.files);
         const originals = new Map(files.map((file) => [file.path, readFileSync(file.path)]));
         let errors = 0;

@@ -4,7 +4,7 @@ import { openChain } from '../../main/engine/chain/open.ts';
 import { verifyChain } from '../../main/engine/chain/verify.ts';
 import { ChainliftError } from '../../main/engine/errors.ts';
 import { Confinement } from '../../main/engine/storage/confinement.ts';
-import { randomFrom } from '../support/memory-layer.ts';
+import { randomFrom } from '../support/random.ts';
 
 /** Findings listened to: damage can be all over. */
 const MAX_FINDINGS = 2_000;

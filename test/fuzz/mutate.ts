@@ -1,7 +1,7 @@
 /** How a golden image is broken: seeded, so that a mutant can be had again from its number. */
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { randomFrom } from '../support/memory-layer.ts';
+import { randomFrom } from '../support/random.ts';
 import { fixChecksums } from './checksums.ts';
 
 /** One change of a file: bytes at an offset, or its length. */

@@ -10,6 +10,7 @@ import type { Entry, FileSystem } from '../../main/engine/filesystem/file-system
 import { Window } from '../../main/engine/storage/byte-source.ts';
 import { LocalFile } from '../../main/engine/storage/local-file.ts';
 import { contentHash, type ExpectedEntry, fileSystemConformance, walkAll } from '../conformance/file-system.ts';
+import { corpus } from '../support/corpus.ts';
 import { type FillOptions, fillVolume, pattern } from '../support/ext-volumes.ts';
 import { kernelTruth, withMount } from '../support/loop-mount.ts';
 import { describePeers, missingLoopMounts, run } from '../support/peers.ts';
@@ -337,8 +338,6 @@ identifier = bytes(arg[8:24])
 policy = struct.pack('<BBBBB3s16s', 2, 1, 4, 3, 0, b'', identifier)
 fcntl.ioctl(os.open(sys.argv[2], os.O_RDONLY), 0x800c6613, policy)
 `;
-
-const corpus = join(import.meta.dirname, '../../../shared/corpus');
 
 describePeers(
   'ext: images that others made',

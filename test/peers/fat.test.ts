@@ -16,7 +16,7 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, join, relative, resolve } from 'node:path';
+import { basename, join, relative } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { fatFileSystem } from '../../main/engine/filesystem/fat/fat.ts';
 import type { FileSystem } from '../../main/engine/filesystem/file-system.ts';
@@ -28,6 +28,7 @@ import {
   type OpenFileSystem,
   walkAll,
 } from '../conformance/file-system.ts';
+import { corpus } from '../support/corpus.ts';
 import { pattern } from '../support/fat-builder.ts';
 import { describePeers, run } from '../support/peers.ts';
 import { leavesUntouched, scratchFolder, sha256File } from '../support/scratch.ts';
@@ -246,7 +247,6 @@ describePeers('Sleuth Kit', { peers: ['mkfs.vfat', 'mcopy', 'fls'] }, () => {
   });
 });
 
-const corpus = resolve(import.meta.dirname, '../../../shared/corpus');
 const here = existsSync(corpus);
 const missingXz = existsSync('/usr/bin/xz') ? undefined : 'xz is not installed (Debian package xz-utils)';
 

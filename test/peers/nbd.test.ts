@@ -6,8 +6,8 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type NbdServer, startNbdServer } from '../../main/engine/nbd/server.ts';
 import { missingGuest, readInGuest } from '../support/nbd-guest.ts';
-import { seeded } from '../support/nbd-wire.ts';
 import { describePeers, run, tryRun } from '../support/peers.ts';
+import { randomFrom } from '../support/random.ts';
 import { fingerprint, scratchFolder, sha256File } from '../support/scratch.ts';
 
 const MIB = 1 << 20;
@@ -39,7 +39,7 @@ describePeers('NBD server', { peers: ['qemu-img', 'qemu-io', 'nbdinfo', 'nbdcopy
     images = join(scratch.path, 'images');
     await mkdir(images);
     raw = join(scratch.path, 'truth.raw');
-    const random = seeded(7);
+    const random = randomFrom(7);
     let below: string | undefined;
     for (const name of ['base', 'one', 'two']) {
       const path = join(images, `${name}.vmdk`);

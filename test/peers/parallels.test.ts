@@ -3,13 +3,14 @@
  * disks, for which the builder's word stands.
  */
 import { createHash } from 'node:crypto';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { openLayer } from '../../main/engine/image/formats.ts';
 import { Confinement } from '../../main/engine/storage/confinement.ts';
 import { runAsync } from '../../main/engine/storage/io.ts';
-import { expectCover, findings, readLayer, seeded } from '../conformance/image-layer.ts';
+import { expectCover, findings } from '../conformance/image-layer.ts';
+import { hashLayer } from '../support/hash.ts';
 import {
   buildExpanding,
   diskDescriptor,
@@ -20,29 +21,15 @@ import {
   writeHdd,
 } from '../support/parallels-builder.ts';
 import { describePeers, run, tryRun } from '../support/peers.ts';
-import { leavesUntouched, scratchFolder, sha256File } from '../support/scratch.ts';
+import { randomFrom } from '../support/random.ts';
+import { imageFolders, leavesUntouched, scratchFolder, sha256File } from '../support/scratch.ts';
 import { pattern } from '../support/vmdk-builder.ts';
 
 const MIB = 1 << 20;
 
-async function hashLayer(path: string, folder: string): Promise<string> {
-  const layer = await openLayer(path, new Confinement(folder));
-  const hash = createHash('sha256');
-  for (let at = 0; at < layer.virtualSize; at += 8 * MIB) {
-    hash.update(await readLayer(layer, at, Math.min(8 * MIB, layer.virtualSize - at)));
-  }
-  await layer.close();
-  return hash.digest('hex');
-}
-
 describePeers('Parallels and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
   const scratch = scratchFolder('peers-parallels');
-  let number = 0;
-  const fresh = () => {
-    const folder = join(scratch.path, `case-${number++}`);
-    mkdirSync(join(folder, 'vm'), { recursive: true });
-    return { folder: join(folder, 'vm'), raw: join(folder, 'disk.raw') };
-  };
+  const fresh = imageFolders(scratch);
 
   it.each([
     ['1M', 90 * MIB],
@@ -52,7 +39,7 @@ describePeers('Parallels and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
     const { folder, raw } = fresh();
     const image = join(folder, 'web 01.hdd');
     run('qemu-img', ['create', '-q', '-f', 'parallels', '-o', `cluster_size=${clusterSize}`, image, String(size)]);
-    const random = seeded(size % 1000);
+    const random = randomFrom(size % 1000);
     const commands: string[] = ['-c', `write -P 11 ${size - 512} 512`, '-c', 'write -P 12 0 4k'];
     for (let i = 0; i < 30; i++) {
       const offset = Math.floor((random() * size) / 512) * 512;

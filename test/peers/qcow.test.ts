@@ -1,34 +1,29 @@
 /** QCOW of version 1 written and read by QEMU. */
 import { createHash } from 'node:crypto';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { openChain } from '../../main/engine/chain/open.ts';
 import { verifyChain } from '../../main/engine/chain/verify.ts';
 import { openLayer } from '../../main/engine/image/formats.ts';
 import { Confinement } from '../../main/engine/storage/confinement.ts';
-import { seeded } from '../conformance/image-layer.ts';
 import { describePeers, run } from '../support/peers.ts';
 import { buildQcow } from '../support/qcow-builder.ts';
 import { modelOf, pattern } from '../support/qcow2-builder.ts';
-import { leavesUntouched, scratchFolder, sha256File } from '../support/scratch.ts';
+import { randomFrom } from '../support/random.ts';
+import { imageFolders, leavesUntouched, scratchFolder, sha256File } from '../support/scratch.ts';
 
 const MIB = 1 << 20;
 
 describePeers('QCOW version 1 and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
   const scratch = scratchFolder('peers-qcow');
-  let number = 0;
-  const fresh = () => {
-    const folder = join(scratch.path, `case-${number++}`);
-    mkdirSync(join(folder, 'vm'), { recursive: true });
-    return { folder: join(folder, 'vm'), raw: join(folder, 'disk.raw') };
-  };
+  const fresh = imageFolders(scratch);
   const truth = (image: string, raw: string) => {
     run('qemu-img', ['convert', '-O', 'raw', image, raw]);
     return sha256File(raw);
   };
   const workload = (size: number, seed: number, count: number) => {
-    const random = seeded(seed);
+    const random = randomFrom(seed);
     return Array.from({ length: count }).flatMap(() => {
       const length = 512 * (1 + Math.floor(random() ** 4 * 400));
       const at = Math.floor((random() * (size - length)) / 512) * 512;

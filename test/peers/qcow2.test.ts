@@ -1,6 +1,6 @@
 /** QCOW2 written and read by QEMU: what it writes we read the same, what our builder writes it reads as we do. */
 import { createHash } from 'node:crypto';
-import { copyFileSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { openChain } from '../../main/engine/chain/open.ts';
@@ -9,10 +9,10 @@ import { openLayer } from '../../main/engine/image/formats.ts';
 import { type Finding, snapshotPath } from '../../main/engine/image/image.ts';
 import { Confinement } from '../../main/engine/storage/confinement.ts';
 import { runAsync } from '../../main/engine/storage/io.ts';
-import { seeded } from '../conformance/image-layer.ts';
 import { describePeers, run, tryRun } from '../support/peers.ts';
 import { buildQcow2, type Cluster, modelOf, pattern, type Qcow2Options } from '../support/qcow2-builder.ts';
-import { leavesUntouched, scratchFolder, sha256File } from '../support/scratch.ts';
+import { randomFrom } from '../support/random.ts';
+import { imageFolders, leavesUntouched, scratchFolder, sha256File } from '../support/scratch.ts';
 
 const MIB = 1 << 20;
 
@@ -69,7 +69,7 @@ async function expectMap(image: string, folder: string): Promise<void> {
 
 /** qemu-io commands: data, zeros in both ways, discards, at odd and even places of a disk. */
 function workload(size: number, seed: number, count: number, longest = 2 * MIB): string[] {
-  const random = seeded(seed);
+  const random = randomFrom(seed);
   const commands: string[] = [];
   const unit = 512;
   const places = () => {
@@ -94,12 +94,7 @@ function workload(size: number, seed: number, count: number, longest = 2 * MIB):
 
 describePeers('QCOW2 and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
   const scratch = scratchFolder('peers-qcow2');
-  let number = 0;
-  const fresh = () => {
-    const folder = join(scratch.path, `case-${number++}`);
-    mkdirSync(join(folder, 'vm'), { recursive: true });
-    return { folder: join(folder, 'vm'), raw: join(folder, 'disk.raw') };
-  };
+  const fresh = imageFolders(scratch);
   const create = (image: string, size: number, options: string[] = [], backing?: [string, string]) => {
     const o = options.length === 0 ? [] : ['-o', options.join(',')];
     const b = backing === undefined ? [] : ['-b', backing[0], '-F', backing[1]];
@@ -161,7 +156,7 @@ describePeers('QCOW2 and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
     // Parts that compress to nothing, to a half, and not at all.
     source.fill(0, Math.floor(size / 8), Math.floor(size / 5));
     source.fill(0x41, Math.floor(size / 3), Math.floor(size / 2));
-    const random = seeded(size);
+    const random = randomFrom(size);
     for (let at = Math.floor(size / 1.5); at < size * 0.7; at++) source[at] = Math.floor(random() * 256);
     writeFileSync(raw, source);
     const options = `compression_type=${type},cluster_size=${cluster}`;
@@ -179,7 +174,7 @@ describePeers('QCOW2 and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
 
   it.each([1, 2, 3, 5, 10, 24])('reads chains of %i overlays, of changing sizes and sub-formats', async (depth) => {
     const { folder, raw } = fresh();
-    const random = seeded(depth);
+    const random = randomFrom(depth);
     const kinds = [
       ['cluster_size=65536'],
       ['cluster_size=4096'],
@@ -398,7 +393,7 @@ describePeers('QCOW2 and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
     const image = join(folder, 'big.qcow2');
     const size = 64 * 2 ** 40;
     create(image, size, ['cluster_size=65536']);
-    const random = seeded(5);
+    const random = randomFrom(5);
     const places = Array.from({ length: 200 }, () => Math.floor((random() * size) / 65_536) * 65_536);
     run('qemu-io', [
       '-f',
@@ -458,7 +453,7 @@ describePeers('QCOW2 and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
     const image = join(folder, 'disk.qcow2');
     const options = zooImage(9, { snapshots: true });
     const { bytes } = buildQcow2(options);
-    const random = seeded(21);
+    const random = randomFrom(21);
     let corrupt = 0;
     for (let i = 0; i < 400; i++) {
       const mutant = Buffer.from(bytes);

@@ -3,8 +3,7 @@
  * fixed and dynamic ones only; for chains 7-Zip and libvhdi are the peers, and what the builder put in.
  */
 import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { openChain } from '../../main/engine/chain/open.ts';
@@ -12,9 +11,12 @@ import { verifyChain } from '../../main/engine/chain/verify.ts';
 import { openLayer } from '../../main/engine/image/formats.ts';
 import { Confinement } from '../../main/engine/storage/confinement.ts';
 import { runAsync } from '../../main/engine/storage/io.ts';
-import { expectCover, findings, seeded } from '../conformance/image-layer.ts';
-import { describePeers, run, tryRun } from '../support/peers.ts';
-import { leavesUntouched, scratchFolder, sha256File } from '../support/scratch.ts';
+import { expectCover, findings } from '../conformance/image-layer.ts';
+import { hashChain, sha256 } from '../support/hash.ts';
+import { missingLibvhdi, readWithLibvhdi } from '../support/libvhdi.ts';
+import { describePeers, run } from '../support/peers.ts';
+import { randomFrom } from '../support/random.ts';
+import { imageFolders, leavesUntouched, scratchFolder, sha256File } from '../support/scratch.ts';
 import {
   buildFixed,
   buildVhd,
@@ -28,37 +30,13 @@ import {
 import { worseOf } from '../support/vhd-open.ts';
 
 const MIB = 1 << 20;
-/** Debian's Python, to which the package python3-libvhdi belongs, wherever else there is one. */
-const PYTHON = '/usr/bin/python3';
 
-const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 const idOf = (n: number): string => `1c0ffee0-000${n.toString(16)}-4000-8000-00000000beef`;
-
-/** SHA-256 of the disk at the end of a chain, a few MiB at a time. */
-async function hashChain(leaf: string, folder: string): Promise<string> {
-  const disk = await openChain(leaf, new Confinement(folder));
-  const hash = createHash('sha256');
-  try {
-    for (let at = 0; at < disk.size; at += 8 * MIB) hash.update(await disk.read(at, Math.min(8 * MIB, disk.size - at)));
-  } finally {
-    await disk.close();
-  }
-  return hash.digest('hex');
-}
 
 async function verified(leaf: string, folder: string): Promise<string[]> {
   const found = [];
   for await (const finding of verifyChain(leaf, new Confinement(folder))) found.push(finding);
   return worseOf(found);
-}
-
-function foldersIn(scratch: { readonly path: string }): () => { folder: string; raw: string } {
-  let number = 0;
-  return () => {
-    const place = join(scratch.path, `case-${number++}`);
-    mkdirSync(join(place, 'vm'), { recursive: true });
-    return { folder: join(place, 'vm'), raw: join(place, 'disk.raw') };
-  };
 }
 
 function convert(image: string, raw: string): string {
@@ -72,7 +50,7 @@ function writeChain(
   links: number,
   options: { size: number; blockSize?: number; align: number; seed: number },
 ): { leaf: string; disk: Buffer }[] {
-  const random = seeded(options.seed);
+  const random = randomFrom(options.seed);
   const sectors = options.size / SECTOR;
   const points: { leaf: string; disk: Buffer }[] = [];
   for (let i = 0; i < links; i++) {
@@ -104,11 +82,11 @@ function writeChain(
 
 describePeers('VHD and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
   const scratch = scratchFolder('peers-vhd');
-  const fresh = foldersIn(scratch);
+  const fresh = imageFolders(scratch);
 
   /** Writes of known bytes at odd and even places, the ends of the disk and of blocks among them. */
   function writes(size: number, seed: number): string[] {
-    const random = seeded(seed);
+    const random = randomFrom(seed);
     const commands: string[] = [];
     const write = (offset: number, length: number) => {
       if (offset >= 0 && length > 0 && offset + length <= size) {
@@ -222,7 +200,7 @@ describePeers('VHD and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
 
 describePeers('VHD chains and 7-Zip', { peers: ['7z'] }, () => {
   const scratch = scratchFolder('peers-vhd-7z');
-  const fresh = foldersIn(scratch);
+  const fresh = imageFolders(scratch);
   const sevenZip = (image: string): string =>
     sha256(
       execFileSync('7z', ['x', '-so', '-tVHD', image], { maxBuffer: 1 << 30, stdio: ['ignore', 'pipe', 'ignore'] }),
@@ -261,46 +239,21 @@ describePeers('VHD chains and 7-Zip', { peers: ['7z'] }, () => {
   });
 });
 
-/** Reads a chain with libvhdi, given leaf first. */
-const LIBVHDI = `
-import hashlib, pyvhdi, sys
-files = []
-for name in sys.argv[1:]:
-    file = pyvhdi.file()
-    file.open(name)
-    files.append(file)
-for child, parent in zip(files, files[1:]):
-    child.set_parent(parent)
-size, at, digest = files[0].get_media_size(), 0, hashlib.sha256()
-while at < size:
-    data = files[0].read_buffer_at_offset(min(1 << 20, size - at), at)
-    if not data:
-        break
-    digest.update(data)
-    at += len(data)
-print(digest.hexdigest())
-`;
-/** Why libvhdi can't be asked for content here, or undefined when it can. */
-function missingBinding(): string | undefined {
-  const found = existsSync(PYTHON) && tryRun(PYTHON, ['-c', 'import pyvhdi']).code === 0;
-  return found ? undefined : 'pyvhdi is not installed (Debian package python3-libvhdi)';
-}
-
-describePeers('VHD chains and libvhdi', { peers: ['vhdiinfo'], reasons: [missingBinding()] }, () => {
+describePeers('VHD chains and libvhdi', { peers: ['vhdiinfo'], reasons: [missingLibvhdi()] }, () => {
   const scratch = scratchFolder('peers-vhd-libvhdi');
-  const fresh = foldersIn(scratch);
-  const libvhdi = (...images: string[]): string => run(PYTHON, ['-c', LIBVHDI, ...images]).trim();
+  const fresh = imageFolders(scratch);
+  const libvhdi = (raw: string, ...images: string[]): string => sha256(readWithLibvhdi(images, raw));
 
   /**
    * Stretches are whole bytes of the bitmap: libvhdi 20210425 takes the sectors up to the next multiple of eight for marked and
    * shows what the file has in their place.
    */
   it('libvhdi reads two links as we do', async () => {
-    const { folder } = fresh();
+    const { folder, raw } = fresh();
     const points = writeChain(folder, 2, { size: 13 * MIB, align: 8, seed: 4 });
     const expected = points.map(({ disk }) => sha256(disk));
-    expect(libvhdi(join(folder, 'disk-0.vhd'))).toBe(expected[0]);
-    expect(libvhdi(join(folder, 'disk-1.vhd'), join(folder, 'disk-0.vhd'))).toBe(expected[1]);
+    expect(libvhdi(raw, join(folder, 'disk-0.vhd'))).toBe(expected[0]);
+    expect(libvhdi(raw, join(folder, 'disk-1.vhd'), join(folder, 'disk-0.vhd'))).toBe(expected[1]);
     expect(await hashChain('disk-0.vhd', folder)).toBe(expected[0]);
     expect(await hashChain('disk-1.vhd', folder)).toBe(expected[1]);
   });

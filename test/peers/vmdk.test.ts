@@ -1,6 +1,6 @@
 /** VMDKs written and read by QEMU: what it writes we read the same, what our builder writes it reads as we do. */
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { openChain } from '../../main/engine/chain/open.ts';
@@ -8,9 +8,11 @@ import { openLayer } from '../../main/engine/image/formats.ts';
 import type { LayerRun } from '../../main/engine/image/image.ts';
 import { Confinement } from '../../main/engine/storage/confinement.ts';
 import { runAsync } from '../../main/engine/storage/io.ts';
-import { expectCover, findings, readLayer, seeded } from '../conformance/image-layer.ts';
+import { expectCover, findings } from '../conformance/image-layer.ts';
+import { hashLayer } from '../support/hash.ts';
 import { describePeers, run } from '../support/peers.ts';
-import { leavesUntouched, scratchFolder, sha256File } from '../support/scratch.ts';
+import { randomFrom } from '../support/random.ts';
+import { imageFolders, leavesUntouched, scratchFolder, sha256File } from '../support/scratch.ts';
 import {
   buildCowd,
   buildSparse,
@@ -25,20 +27,6 @@ import { buildSeSparse, type SeGrain, writeSeSparseDisk } from '../support/vmdk-
 import { buildStream, writeStreamDisk } from '../support/vmdk-stream-builder.ts';
 
 const MIB = 1 << 20;
-
-/** SHA-256 of the layer's bytes, a few MiB at a time. */
-async function hashLayer(path: string, folder: string): Promise<string> {
-  const layer = await openLayer(path, new Confinement(folder));
-  const hash = createHash('sha256');
-  try {
-    for (let at = 0; at < layer.virtualSize; at += 8 * MIB) {
-      hash.update(await readLayer(layer, at, Math.min(8 * MIB, layer.virtualSize - at)));
-    }
-  } finally {
-    await layer.close();
-  }
-  return hash.digest('hex');
-}
 
 function convert(image: string, raw: string): string {
   run('qemu-img', ['convert', '-f', 'vmdk', '-O', 'raw', image, raw]);
@@ -56,16 +44,11 @@ async function kindAt(path: string, folder: string, offset: number): Promise<Lay
 
 describePeers('VMDK and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
   const scratch = scratchFolder('peers-vmdk');
-  let number = 0;
-  const fresh = () => {
-    const folder = join(scratch.path, `case-${number++}`);
-    mkdirSync(join(folder, 'vm'), { recursive: true });
-    return { folder: join(folder, 'vm'), raw: join(folder, 'disk.raw') };
-  };
+  const fresh = imageFolders(scratch);
 
   /** Writes of known bytes at odd and even places, the ends of the disk and of 2 GB extents among them. */
   function writes(size: number, seed: number): string[] {
-    const random = seeded(seed);
+    const random = randomFrom(seed);
     const commands: string[] = [];
     const write = (offset: number, length: number) => {
       if (offset >= 0 && length > 0 && offset + length <= size) {
@@ -151,7 +134,7 @@ describePeers('VMDK and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
     ['an end inside a grain', 8, 4096 * 8 + 3],
   ])('QEMU reads the builder’s COWD as we do: %s', async (_what, grainSectors, capacitySectors) => {
     const { folder, raw } = fresh();
-    const random = seeded(grainSectors);
+    const random = randomFrom(grainSectors);
     const grains = new Map<number, Grain>();
     const count = Math.ceil(capacitySectors / grainSectors);
     for (let i = 0; i < 400; i++) {
@@ -209,7 +192,7 @@ describePeers('VMDK and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
     const expected = [createHash('sha256').update(disk).digest('hex')];
     const names = ['web01.vmdk'];
     for (let link = 1; link <= 2; link++) {
-      const random = seeded(link);
+      const random = randomFrom(link);
       const grains = new Map<number, Grain>();
       for (let i = 0; i < 300; i++) {
         const n = Math.floor(random() * capacitySectors);
@@ -268,7 +251,7 @@ describePeers('VMDK and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
     [4096],
   ])('reads the streamOptimized that qemu-img writes, %i bytes', async (size) => {
     const { folder, raw } = fresh();
-    const random = seeded(size);
+    const random = randomFrom(size);
     const disk = Buffer.alloc(size);
     for (let i = 0; i < 60; i++) {
       const at = Math.floor((random() * size) / 512) * 512;
@@ -361,7 +344,7 @@ describePeers('VMDK and QEMU', { peers: ['qemu-img', 'qemu-io'] }, () => {
     writeFileSync(join(folder, 'web01-flat.vmdk'), flat);
     const extents = [`RW ${capacitySectors} VMFS "web01-flat.vmdk"`];
     writeFileSync(join(folder, 'web01.vmdk'), descriptorText({ createType: 'vmfs', cid: '0000000a', extents }));
-    const random = seeded(firstGrain + 1);
+    const random = randomFrom(firstGrain + 1);
     const grains = new Map<number, SeGrain>([
       [17, 'zero'],
       [18, 'unmapped'],

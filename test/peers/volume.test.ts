@@ -1,13 +1,14 @@
 /** Partition tables that sfdisk and sgdisk made, and real ones of the corpus, compared with what sfdisk reads in them. */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { type ByteSource, MemorySource } from '../../main/engine/storage/byte-source.ts';
 import { LocalFile } from '../../main/engine/storage/local-file.ts';
 import type { VolumeSet } from '../../main/engine/volume/volume.ts';
 import { openVolumes } from '../../main/engine/volume/volumes.ts';
+import { corpus } from '../support/corpus.ts';
 import { signGptHeader } from '../support/partition-builder.ts';
 import { describePeers, missingLoopMounts, run } from '../support/peers.ts';
 import { leavesUntouched, scratchFolder } from '../support/scratch.ts';
@@ -222,7 +223,6 @@ describePeers('a table of 4096-byte sectors', { peers: ['sgdisk', 'losetup'], re
   });
 });
 
-const corpus = resolve(import.meta.dirname, '../../../shared/corpus');
 const missingXz = existsSync('/usr/bin/xz') ? undefined : 'xz is not installed (Debian package xz-utils)';
 const inCorpus = existsSync(corpus) ? describe : describe.skip;
 

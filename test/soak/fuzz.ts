@@ -8,17 +8,7 @@ import { join } from 'node:path';
 import { writeDemo } from '../../main/engine/demo/demo.ts';
 import { ChainliftError } from '../../main/engine/errors.ts';
 import { createEngine } from '../../main/engine/service/engine.ts';
-
-/** A small generator (mulberry32): the same seed breaks the same bytes. */
-function seeded(seed: number): () => number {
-  let a = seed >>> 0;
-  return () => {
-    a = (a + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(a ^ (a >>> 15), a | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
+import { randomFrom } from '../support/random.ts';
 
 /** Seconds that one operation on a damaged 96 MiB disk may take. */
 const PATIENCE = 60;
@@ -101,7 +91,7 @@ export async function soak(seconds: number, seed: number, say: (text: string) =>
   let round = 0;
   for (; Date.now() < until; round++) {
     const folder = mkdtempSync(join(tmpdir(), 'chainlift-soak-'));
-    const random = seeded(seed + round);
+    const random = randomFrom(seed + round);
     try {
       await writeDemo(folder);
       const what = damage(folder, random);

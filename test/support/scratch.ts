@@ -1,6 +1,6 @@
 /** Folders for tests, and the proof that tests leave images as they were. */
 import { createHash } from 'node:crypto';
-import { closeSync, mkdtempSync, openSync, readdirSync, readSync, rmSync, statSync } from 'node:fs';
+import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, readSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect } from 'vitest';
@@ -54,4 +54,25 @@ export async function leavesUntouched<T>(folder: string, body: () => Promise<T> 
   } finally {
     expect(fingerprint(folder)).toEqual(before);
   }
+}
+
+/** Gives each case of a test file a new folder below `scratch`. Call the result inside hooks and tests only. */
+export function caseFolders(scratch: { readonly path: string }): () => string {
+  let number = 0;
+  return () => {
+    const folder = join(scratch.path, `case-${number++}`);
+    mkdirSync(folder);
+    return folder;
+  };
+}
+
+/** The same where another program has its say: a folder for images, one beside it, and there a place for a raw disk. */
+export function imageFolders(scratch: { readonly path: string }): () => { folder: string; aside: string; raw: string } {
+  const fresh = caseFolders(scratch);
+  return () => {
+    const aside = fresh();
+    const folder = join(aside, 'vm');
+    mkdirSync(folder);
+    return { folder, aside, raw: join(aside, 'disk.raw') };
+  };
 }

@@ -1,11 +1,10 @@
 /** Opens VHDs that the builder wrote and a test changed. */
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { openLayer } from '../../main/engine/image/formats.ts';
 import type { Finding, ImageLayer } from '../../main/engine/image/image.ts';
-import { Confinement } from '../../main/engine/storage/confinement.ts';
 import type { Io } from '../../main/engine/storage/io.ts';
 import { readLayer } from '../conformance/image-layer.ts';
+import { withLayer } from './open-layer.ts';
 import { buildVhd, SECTOR, sectorRange, type VhdImage, type VhdOptions } from './vhd-builder.ts';
 
 /** Changes the image in place, or returns other bytes for it. */
@@ -21,19 +20,10 @@ export const plain: VhdOptions = {
 };
 
 /** The file `a.vhd` of a new folder below `scratch`, opened. */
-export async function withBytes<T>(
-  scratch: string,
-  bytes: Buffer,
-  body: (layer: ImageLayer) => Promise<T>,
-): Promise<T> {
+export function withBytes<T>(scratch: string, bytes: Buffer, body: (layer: ImageLayer) => Promise<T>): Promise<T> {
   const folder = mkdtempSync(join(scratch, 'case-'));
   writeFileSync(join(folder, 'a.vhd'), bytes);
-  const layer = await openLayer('a.vhd', new Confinement(folder, { synchronous: true }));
-  try {
-    return await body(layer);
-  } finally {
-    await layer.close();
-  }
+  return withLayer(folder, 'a.vhd', body, true);
 }
 
 /** The image after `change`, opened. */

@@ -1,26 +1,20 @@
 /** Opens images of the VHDX builder and says what became of it. */
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { openLayer } from '../../main/engine/image/formats.ts';
 import type { Finding, ImageLayer } from '../../main/engine/image/image.ts';
-import { Confinement } from '../../main/engine/storage/confinement.ts';
 import { findings } from '../conformance/image-layer.ts';
+import { withLayer } from './open-layer.ts';
 import type { VhdxImage } from './vhdx-builder.ts';
 
 /** Writes the image into a folder of its own below `scratch`, opens it and closes it after `body`. */
-export async function withVhdx<T>(
+export function withVhdx<T>(
   scratch: string,
   image: Pick<VhdxImage, 'bytes'>,
   body: (layer: ImageLayer) => Promise<T>,
 ): Promise<T> {
   const folder = mkdtempSync(join(scratch, 'vhdx-'));
   writeFileSync(join(folder, 'disk.vhdx'), image.bytes);
-  const layer = await openLayer('disk.vhdx', new Confinement(folder));
-  try {
-    return await body(layer);
-  } finally {
-    await layer.close();
-  }
+  return withLayer(folder, 'disk.vhdx', body);
 }
 
 /** Codes of the findings besides notes. */

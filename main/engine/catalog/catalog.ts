@@ -100,7 +100,8 @@ async function scanFolder(place: SourcePlace, folder: Confinement, options: Scan
   vms.push(...(await groupImages(await standaloneImages(loose, index), index)));
   const orphans = await findOrphans(told, used, index);
   // When every image has been asked for its identity: the orphans, too.
-  const named = distinctNames(await Promise.all(vms.map((vm) => withCandidates(vm, index))));
+  const named = distinctNames(await Promise.all(vms.map((vm) => withCandidates(withArchive(vm, walked), index))));
+  const places = new Set(vms.map(({ folder: place }) => place));
   return {
     source: place.source,
     kind: place.kind,
@@ -108,8 +109,14 @@ async function scanFolder(place: SourcePlace, folder: Confinement, options: Scan
     folder,
     vms: named.vms,
     orphans,
-    findings: [...walked, ...named.findings],
+    findings: [...walked.filter(({ source }) => source === undefined || !places.has(source)), ...named.findings],
   };
+}
+
+/** What is odd about the archive that a VM lies in is odd about the VM: an export that was cut off is no sound backup. */
+function withArchive(vm: VirtualMachine, walked: readonly Finding[]): VirtualMachine {
+  const own = walked.filter(({ source }) => source === vm.folder);
+  return own.length === 0 ? vm : { ...vm, findings: [...own, ...vm.findings] };
 }
 
 async function scanImage(place: SourcePlace, folder: Confinement, options: ScanOptions): Promise<Catalog> {

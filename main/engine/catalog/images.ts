@@ -7,6 +7,7 @@ import { basename, dirname, extname, join } from 'node:path';
 import { CancelledError, ChainliftError } from '../errors.ts';
 import { detectFormat } from '../image/formats.ts';
 import { type InternalSnapshot, snapshotPath } from '../image/image.ts';
+import { isDescriptorName } from '../image/parallels/descriptor.ts';
 import { readDescriptor } from '../image/vmdk/vmdk-layer.ts';
 import { folderLabel } from './drafts.ts';
 import { imageStem, isChangeTrackingName, isCompanionName, isExtentName, isImageName } from './files.ts';
@@ -197,8 +198,13 @@ async function imageMachine(
 
 /** The file's name without the ending of its format; what libvirt appends to a name for a snapshot is part of it. */
 function nameOf(path: string): string {
-  const name = basename(path);
+  const name = shownName(path);
   return oneLine(isImageName(name) ? name.replace(/\.[^.]+$/, '') : name) || name;
+}
+
+/** Last component of an image's path; of a Parallels disk, whose image is a descriptor that is always called so, its folder's. */
+function shownName(path: string): string {
+  return basename(isDescriptorName(basename(path)) ? dirname(path) : path);
 }
 
 interface InsideSnapshot {
@@ -298,8 +304,8 @@ function orderFinding(image: string, snapshots: readonly InsideSnapshot[], index
 /** An id for each image: its file's name, or its whole path where two have one name. */
 function idsOf(paths: readonly string[], index: LayerIndex): Map<string, string> {
   const count = new Map<string, number>();
-  for (const path of paths) count.set(basename(path), (count.get(basename(path)) ?? 0) + 1);
+  for (const path of paths) count.set(shownName(path), (count.get(shownName(path)) ?? 0) + 1);
   return new Map(
-    paths.map((path) => [path, count.get(basename(path)) === 1 ? basename(path) : index.folder.label(path)]),
+    paths.map((path) => [path, count.get(shownName(path)) === 1 ? shownName(path) : index.folder.label(path)]),
   );
 }

@@ -2,6 +2,7 @@
  * Parents that are known by their identity alone (VDI records no name), and candidates for parents whose recorded name leads
  * nowhere: images of the same family in and around the child's folder, each asked for its identity.
  */
+import { statSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { dirname, extname, join } from 'node:path';
 import { CancelledError, ChainliftError } from '../errors.ts';
@@ -11,7 +12,7 @@ import type { Confinement } from '../storage/confinement.ts';
 import type { LinkEnd } from './open.ts';
 
 /** Images asked at most, and entries of one folder looked at. */
-const MAX_IMAGES = 512;
+const MAX_IMAGES = 4_096;
 const MAX_ENTRIES = 20_000;
 
 /** Endings under which one family of formats is kept. */
@@ -26,6 +27,15 @@ export async function findById(
   child: Pick<LinkEnd, 'path' | 'parent'>,
   folder: Confinement,
 ): Promise<string | undefined> {
+  // What was asked before is taken as it was then; where that leads nowhere, a file may have changed since.
+  return (await search(child, folder, false)) ?? (await search(child, folder, true));
+}
+
+async function search(
+  child: Pick<LinkEnd, 'path' | 'parent'>,
+  folder: Confinement,
+  anew: boolean,
+): Promise<string | undefined> {
   const wanted = child.parent?.id;
   if (wanted === undefined) return undefined;
   const family = FAMILIES.find((endings) => endings.test(child.path)) ?? endingLike(child.path);
@@ -36,12 +46,17 @@ export async function findById(
   for await (const path of around(child.path, folder)) {
     if (path === child.path || !family.test(path)) continue;
     if (++asked > MAX_IMAGES) break;
-    const layer = await identity(path, folder);
-    if (layer === undefined || (layer.id !== wanted && !layer.otherIds?.includes(wanted))) continue;
+    let layer = await identity(path, folder, anew);
+    if (layer !== undefined && isWanted(layer, wanted)) layer = await identity(path, folder, true);
+    if (layer === undefined || !isWanted(layer, wanted)) continue;
     if (state === undefined || layer.stateId === state) return path;
     found ??= path;
   }
   return found;
+}
+
+function isWanted({ id, otherIds }: Identity, wanted: string): boolean {
+  return id === wanted || otherIds?.includes(wanted) === true;
 }
 
 function endingLike(path: string): RegExp {
@@ -49,15 +64,58 @@ function endingLike(path: string): RegExp {
   return new RegExp(`${ending.replace('.', '\\.')}$`, 'i');
 }
 
-/** The identity of an image; undefined for what can't be opened, which is nobody's parent. */
-async function identity(
-  path: string,
-  folder: Confinement,
-): Promise<Pick<ImageLayer, 'id' | 'otherIds' | 'stateId'> | undefined> {
+type Identity = Pick<ImageLayer, 'id' | 'otherIds' | 'stateId'>;
+
+/** Identities that are remembered for one folder. */
+const MAX_KNOWN = 4_096;
+
+/**
+ * Identities of images that were asked, by their real path: every link of a chain asks all images around it, which would open each as
+ * often as the chain is deep. `stamp` changes with the file.
+ */
+const known = new WeakMap<
+  Confinement,
+  Map<string, { readonly stamp: string; readonly identity: Identity | undefined }>
+>();
+
+/**
+ * The identity of an image; undefined for what can't be opened, which is nobody's parent. @param anew look whether the file has changed
+ * since it was asked last.
+ */
+async function identity(path: string, folder: Confinement, anew: boolean): Promise<Identity | undefined> {
+  let asked = known.get(folder);
+  if (asked === undefined) {
+    asked = new Map();
+    known.set(folder, asked);
+  }
+  const before = asked.get(path);
+  if (before !== undefined && !anew) return before.identity;
+  const stamp = stampOf(path, folder);
+  if (before !== undefined && before.stamp === stamp) return before.identity;
+  const found = await readIdentity(path, folder);
+  if (asked.size >= MAX_KNOWN) asked.clear();
+  if (stamp !== undefined) asked.set(path, { stamp, identity: found });
+  return found;
+}
+
+/** What changes when the file does; undefined where it can't be told. A mounted archive does not change. */
+function stampOf(path: string, folder: Confinement): string | undefined {
+  if (folder.archiveOf(path) !== undefined) return 'member';
+  try {
+    const { dev, ino, size, mtimeNs, ctimeNs } = statSync(path, { bigint: true });
+    return [dev, ino, size, mtimeNs, ctimeNs].join();
+  } catch {
+    // Opening it will say why.
+    return undefined;
+  }
+}
+
+async function readIdentity(path: string, folder: Confinement): Promise<Identity | undefined> {
   try {
     const layer = await openLayer(path, folder);
     await layer.close();
-    return layer;
+    const { id, otherIds, stateId } = layer;
+    return { id, ...(otherIds === undefined ? {} : { otherIds }), ...(stateId === undefined ? {} : { stateId }) };
   } catch (error) {
     if (error instanceof ChainliftError && !(error instanceof CancelledError)) return undefined;
     throw error;

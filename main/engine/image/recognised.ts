@@ -18,6 +18,11 @@ interface Recognised {
 const FORMATS: readonly Recognised[] = [
   { name: 'qed', title: 'QED', magic: [{ at: 0, hex: '51454400' }] },
   { name: 'ewf', title: 'EWF (EnCase, .E01)', magic: [{ at: 0, hex: '455646090d0aff00' }] },
+  { name: 'vma', title: 'Proxmox VMA archive', magic: [{ at: 0, hex: '564d4100' }] },
+  { name: 'asif', title: 'Apple sparse image (ASIF)', magic: [{ at: 0, hex: '73686477' }], extensions: /\.asif$/i },
+  // These two have their marks at the end, or none that is public.
+  { name: 'dmg', title: 'Apple disk image (.dmg)', magic: [], extensions: /\.dmg$/i },
+  { name: 'vbk', title: 'Veeam backup (.vbk, .vib, .vrb)', magic: [], extensions: /\.(vbk|vib|vrb)$/i },
 ];
 
 function asFormat(format: Recognised): ImageFormat {

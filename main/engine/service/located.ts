@@ -11,7 +11,7 @@ import { sourceOf } from '../catalog/source.ts';
 import { checkLink } from '../chain/open.ts';
 import { IoError, UsageError } from '../errors.ts';
 import { imagePath, openLayer } from '../image/formats.ts';
-import type { ImageLayer } from '../image/image.ts';
+import { type ImageLayer, splitSnapshotPath } from '../image/image.ts';
 import { Confinement } from '../storage/confinement.ts';
 
 /** By opened folder (real path), then by the child's path in it (absolute where it lies outside); values are real paths of parents. */
@@ -61,7 +61,7 @@ export class LocatedParents {
       const parent = await openLayer(parentPath, beside, child.parent.format);
       opened.push(parent);
       checkLink(child, parent);
-      const childPath = outside ?? folder.label(await imagePath(request.child, folder));
+      const childPath = outside ?? folder.label(await imagePath(imageOf(request.child), folder));
       await this.#change((stored) => ({ ...stored, [root]: { ...stored[root], [childPath]: parentPath } }));
       return {
         child: child.name,
@@ -79,7 +79,7 @@ export class LocatedParents {
   async forget(request: { source: string; child: string }): Promise<void> {
     const root = rootOf(request.source);
     await this.#change((stored) => {
-      const { [request.child]: _gone, ...rest } = stored[root] ?? {};
+      const { [imageOf(request.child)]: _gone, ...rest } = stored[root] ?? {};
       const { [root]: _all, ...others } = stored;
       return Object.keys(rest).length === 0 ? others : { ...others, [root]: rest };
     });
@@ -158,6 +158,11 @@ function misfits(child: ImageLayer, parent: ImageLayer): Finding[] {
       found: parent.virtualSize,
     },
   ];
+}
+
+/** A snapshot inside an image has that image's parent. */
+function imageOf(child: string): string {
+  return splitSnapshotPath(child)?.image ?? child;
 }
 
 /** The folder that a source opens: itself, or the one its image lies in. @throws as `sourceOf`. */

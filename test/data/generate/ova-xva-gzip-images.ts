@@ -4,7 +4,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { manifestOf, ovfDescriptor } from '../../support/ova-builder.ts';
 import { buildXva, CHUNK, type XvaDisk } from '../../support/xva-builder.ts';
-import { type Entry, KIB, MIB, qemuTruth, run, scattered, text, withScratch, writeGolden } from './vdi-golden.ts';
+import { type Entry, KIB, MIB, qemuTruth, run, scattered, text, withScratch, writeGolden } from './golden-writer.ts';
 
 const out = process.argv[2]!;
 

@@ -11,7 +11,7 @@ import {
   SECTOR,
   TOP,
 } from '../../support/parallels-builder.ts';
-import { type Entry, KIB, MIB, qemuTruth, run, scattered, text, withScratch, writeGolden } from './vdi-golden.ts';
+import { type Entry, KIB, MIB, qemuTruth, run, scattered, text, withScratch, writeGolden } from './golden-writer.ts';
 
 const out = process.argv[2]!;
 const BUILT =

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildQcow } from '../../support/qcow-builder.ts';
 import { buildQcow2, type Cluster, modelOf, pattern, type Qcow2Options } from '../../support/qcow2-builder.ts';
-import { type Entry, KIB, MIB, scattered, text, withScratch, writeGolden } from './vdi-golden.ts';
+import { type Entry, KIB, MIB, scattered, text, withScratch, writeGolden } from './golden-writer.ts';
 
 const out = process.argv[2]!;
 const QEMU = 'qemu-utils 7.2:';

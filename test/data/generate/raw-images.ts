@@ -1,7 +1,7 @@
 /** The golden raw images; see `raw.sh`. */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Entry, KIB, run, scattered, withScratch, writeGolden } from './vdi-golden.ts';
+import { type Entry, KIB, run, scattered, withScratch, writeGolden } from './golden-writer.ts';
 
 const out = process.argv[2]!;
 

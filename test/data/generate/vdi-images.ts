@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Block, buildVdi, overlay, uuidOf, type VdiOptions, vdiModel } from '../../support/vdi-builder.ts';
-import { type Entry, KIB, MIB, qemuTruth, run, scattered, text, withScratch, writeGolden } from './vdi-golden.ts';
+import { type Entry, KIB, MIB, qemuTruth, run, scattered, text, withScratch, writeGolden } from './golden-writer.ts';
 
 const out = process.argv[2]!;
 const BUILT =

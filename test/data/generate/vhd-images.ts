@@ -12,7 +12,7 @@ import {
   vhdModel,
   windowsLocator,
 } from '../../support/vhd-builder.ts';
-import { type Entry, KIB, MIB, qemuTruth, run, scattered, withScratch, writeGolden } from './vdi-golden.ts';
+import { type Entry, KIB, MIB, qemuTruth, run, scattered, withScratch, writeGolden } from './golden-writer.ts';
 
 const out = process.argv[2]!;
 const BUILDER =

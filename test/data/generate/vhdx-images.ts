@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { readWithLibvhdi } from '../../support/libvhdi.ts';
 import { type Block, buildVhdx, diskOf, dirty, parentLocator, undoLastEntry, type VhdxImage, type VhdxOptions } from '../../support/vhdx-builder.ts';
-import { type Entry, KIB, MIB, qemuTruth, run, scattered, text, withScratch, writeGolden } from './vdi-golden.ts';
+import { type Entry, KIB, MIB, qemuTruth, run, scattered, text, withScratch, writeGolden } from './golden-writer.ts';
 
 const out = process.argv[2]!;
 const BUILT = 'test/support/vhdx-builder.ts after [MS-VHDX]';

@@ -12,7 +12,7 @@ import {
 } from '../../support/vmdk-builder.ts';
 import { buildSeSparse, type SeGrain } from '../../support/vmdk-sesparse-builder.ts';
 import { buildStream } from '../../support/vmdk-stream-builder.ts';
-import { type Entry, KIB, MIB, qemuTruth, run, scattered, text, withScratch, writeGolden } from './vdi-golden.ts';
+import { type Entry, KIB, MIB, qemuTruth, run, scattered, text, withScratch, writeGolden } from './golden-writer.ts';
 
 const out = process.argv[2]!;
 const AGREES = 'truth: what the builder put in, and qemu-img 7.2 convert, which agrees';

@@ -1,5 +1,4 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readConfig } from '../../../main/engine/catalog/hyperv/config.ts';
 import { readConfiguration, savedBytes } from '../../../main/engine/catalog/hyperv/keys.ts';
@@ -9,6 +8,7 @@ import { configFromXml } from '../../../main/engine/catalog/hyperv/xml-config.ts
 import { ChainliftError, CorruptError, UnsupportedError } from '../../../main/engine/errors.ts';
 import { MemorySource } from '../../../main/engine/storage/byte-source.ts';
 import { decodeXml, parseXml } from '../../../main/engine/xml.ts';
+import { corpus } from '../../support/corpus.ts';
 import {
   buildStore,
   configTree,
@@ -21,9 +21,8 @@ import {
   writeStoreHeader,
   xmlConfig,
 } from '../../support/hyperv-builder.ts';
-import { between, randomFrom } from '../../support/memory-layer.ts';
+import { between, randomFrom } from '../../support/random.ts';
 
-const corpus = resolve(import.meta.dirname, '../../../../shared/corpus');
 const TARGET = `${corpus}/fox-it+dissect.target/tests/_data`;
 const HYPERVISOR = `${corpus}/fox-it+dissect.hypervisor/tests/_data/descriptor/hyperv`;
 

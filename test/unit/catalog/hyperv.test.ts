@@ -8,12 +8,13 @@ import {
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, join, resolve } from 'node:path';
+import { basename, join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { scanRepository } from '../../../main/engine/catalog/catalog.ts';
 import { type Catalog, isIntact, type VirtualMachine } from '../../../main/engine/catalog/model.ts';
 import { openChain } from '../../../main/engine/chain/open.ts';
 import { UsageError } from '../../../main/engine/errors.ts';
+import { corpus } from '../../support/corpus.ts';
 import {
   buildStore,
   type ConfigParts,
@@ -380,7 +381,7 @@ describe('what is odd', () => {
   });
 });
 
-const REAL = resolve(import.meta.dirname, '../../../../shared/corpus/fox-it+dissect.target/tests/_data/loaders/hyperv');
+const REAL = join(corpus, 'fox-it+dissect.target/tests/_data/loaders/hyperv');
 describe.skipIf(!existsSync(REAL))('real configurations without their disks (skipped without ../shared/corpus)', () => {
   it('are VMs whose disks are missing', async () => {
     const { vms } = await scanRepository(REAL, { synchronous: true });

@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { scanRepository } from '../../../main/engine/catalog/catalog.ts';
@@ -10,6 +10,7 @@ import { isIntact, type VirtualMachine } from '../../../main/engine/catalog/mode
 import { compareWithParent, describeChain } from '../../../main/engine/catalog/point-disks.ts';
 import { snapshotPath } from '../../../main/engine/image/image.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
+import { corpus } from '../../support/corpus.ts';
 import { layerName, writeVhdxChain } from '../../support/hyperv-builder.ts';
 import { type StandIn, standIn } from '../../support/libvirt-builder.ts';
 import { scratchFolder } from '../../support/scratch.ts';
@@ -153,7 +154,7 @@ describe('names', () => {
   });
 });
 
-const REAL = resolve(import.meta.dirname, '../../../../shared/corpus/fox-it+dissect.hypervisor/tests/_data/disk/qcow2');
+const REAL = join(corpus, 'fox-it+dissect.hypervisor/tests/_data/disk/qcow2');
 describe.skipIf(!existsSync(REAL))('a real image with snapshots (skipped without ../shared/corpus)', () => {
   it('shows both by their names, opened by itself and in a folder', async () => {
     writeFileSync(join(root, 'snapshot.qcow2'), gunzipSync(readFileSync(join(REAL, 'snapshot.qcow2.gz'))));

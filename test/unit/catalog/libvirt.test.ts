@@ -19,7 +19,7 @@ import {
   writeDomain,
   writeSnapshot,
 } from '../../support/libvirt-builder.ts';
-import { between, randomFrom } from '../../support/memory-layer.ts';
+import { between, randomFrom } from '../../support/random.ts';
 import { leavesUntouched, scratchFolder } from '../../support/scratch.ts';
 
 const scratch = scratchFolder('libvirt');

@@ -1,9 +1,10 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { basename, join, resolve } from 'node:path';
+import { basename, join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { scanRepository } from '../../../main/engine/catalog/catalog.ts';
 import { bytesOf, macOf, readEnvelope } from '../../../main/engine/catalog/ovf/envelope.ts';
 import { MemorySource } from '../../../main/engine/storage/byte-source.ts';
+import { corpus } from '../../support/corpus.ts';
 import { leavesUntouched, scratchFolder } from '../../support/scratch.ts';
 import { writeFlatBase } from '../../support/vmware-folder.ts';
 
@@ -175,17 +176,17 @@ describe('sizes and addresses', () => {
   });
 });
 
-const corpus = resolve(import.meta.dirname, '../../../../shared/corpus/libguestfs+virt-v2v/tests');
-describe.skipIf(!existsSync(corpus))('descriptors of the corpus (skipped without ../shared/corpus)', () => {
-  const names = existsSync(corpus) ? readdirSync(corpus).filter((name) => name.endsWith('.ovf')) : [];
+const samples = join(corpus, 'libguestfs+virt-v2v/tests');
+describe.skipIf(!existsSync(samples))('descriptors of the corpus (skipped without ../shared/corpus)', () => {
+  const names = existsSync(samples) ? readdirSync(samples).filter((name) => name.endsWith('.ovf')) : [];
 
   it.each(names)('%s gives what virt-v2v reads', async (name) => {
-    const { machines } = await readEnvelope(new MemorySource(readFileSync(join(corpus, name)), name));
+    const { machines } = await readEnvelope(new MemorySource(readFileSync(join(samples, name)), name));
     expect(machines).toHaveLength(1);
     const [machine] = machines;
     expect(machine!.findings).toEqual([]);
     expect(machine!.disks.every(({ file }) => file !== undefined)).toBe(true);
-    const expected = join(corpus, `${basename(name, '.ovf')}.expected`);
+    const expected = join(samples, `${basename(name, '.ovf')}.expected`);
     if (!existsSync(expected)) return;
     const text = readFileSync(expected, 'utf8');
     const field = (label: string): string | undefined => new RegExp(`${label}: (\\S+)`).exec(text)?.[1];

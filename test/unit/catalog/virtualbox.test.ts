@@ -1,5 +1,5 @@
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { scanRepository } from '../../../main/engine/catalog/catalog.ts';
 import type { Catalog, RestorePoint, VirtualMachine } from '../../../main/engine/catalog/model.ts';
@@ -7,7 +7,8 @@ import { readSettings } from '../../../main/engine/catalog/virtualbox/settings.t
 import { openChain } from '../../../main/engine/chain/open.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { decodeXml, parseXml } from '../../../main/engine/xml.ts';
-import { leavesUntouched, scratchFolder } from '../../support/scratch.ts';
+import { corpus, corpusHere, whySkipped } from '../../support/corpus.ts';
+import { caseFolders, leavesUntouched, scratchFolder } from '../../support/scratch.ts';
 import { uuidOf, writeVdi } from '../../support/vdi-builder.ts';
 import {
   HARDWARE,
@@ -19,12 +20,7 @@ import {
 import { type Grain, pattern, SECTOR, writeSparseDisk } from '../../support/vmdk-builder.ts';
 
 const scratch = scratchFolder('virtualbox');
-let number = 0;
-function fresh(): string {
-  const folder = join(scratch.path, `case-${number++}`);
-  mkdirSync(folder);
-  return folder;
-}
+const fresh = caseFolders(scratch);
 const codes = (findings: readonly { code: string }[]): string[] => findings.map(({ code }) => code);
 const only = (catalog: Catalog): VirtualMachine => {
   expect(catalog.vms).toHaveLength(1);
@@ -349,13 +345,13 @@ describe('a VirtualBox VM', () => {
 
   it('does not leave the folder for what its settings name', async () => {
     const root = fresh();
-    const outside = join(scratch.path, `outside-${number}`);
+    const outside = join(scratch.path, `outside-${basename(root)}`);
     mkdirSync(outside);
     writeVdi(outside, 'secret.vdi', { size: 8192, blockSize: 4096, blocks: new Map() });
     writeLinearMachine(root, 'web01', 0, (parts) => ({
       ...parts,
       attributes: { snapshotFolder: '../..', stateFile: '../../../etc/passwd' },
-      media: [{ ...parts.media[0]!, location: `../../outside-${number}/secret.vdi` }],
+      media: [{ ...parts.media[0]!, location: `../../outside-${basename(root)}/secret.vdi` }],
     }));
     const { vms } = await scanRepository(root);
     const [current] = vms.find(({ origin }) => origin === 'virtualbox')!.points;
@@ -379,11 +375,7 @@ describe('a VirtualBox VM', () => {
   });
 });
 
-const corpus = resolve(import.meta.dirname, '../../../../shared/corpus');
-const here = existsSync(join(corpus, 'INDEX.md'));
-const why = here ? '' : ` (skipped: ${corpus} is absent)`;
-
-describe.skipIf(!here)(`corpus of real .vbox files${why}`, () => {
+describe.skipIf(!corpusHere)(`corpus of real .vbox files${whySkipped}`, () => {
   const real = (name: string) => {
     const path = join(corpus, 'fox-it+dissect.hypervisor/tests/_data/descriptor/vbox', name);
     return readSettings(parseXml(decodeXml(readFileSync(path)), 'VirtualBox settings', name), name);

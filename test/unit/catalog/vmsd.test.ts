@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { parseConfig } from '../../../main/engine/catalog/vmware/config.ts';
 import { MAX_SNAPSHOTS, readSnapshotTree } from '../../../main/engine/catalog/vmware/vmsd.ts';
+import { corpus } from '../../support/corpus.ts';
 import { timeHalves, vmsdText } from '../../support/vmware-folder.ts';
 
 const read = (text: string | Buffer) => readSnapshotTree(parseConfig(Buffer.from(text as string), 'test.vmsd'));
@@ -87,9 +88,9 @@ describe('.vmsd', () => {
   });
 });
 
-const corpus = join(import.meta.dirname, '../../../../shared/corpus/vmware-text');
-describe.skipIf(!existsSync(corpus))('.vmsd of others (shared/corpus, skipped where absent)', () => {
-  const sample = (path: string) => readSnapshotTree(parseConfig(readFileSync(join(corpus, path)), path));
+const samples = join(corpus, 'vmware-text');
+describe.skipIf(!existsSync(samples))('.vmsd of others (shared/corpus, skipped where absent)', () => {
+  const sample = (path: string) => readSnapshotTree(parseConfig(readFileSync(join(samples, path)), path));
 
   it('ESXi, four in a line: the disk of each is what was current before it', () => {
     const tree = sample('xen-orchestra/esxi-4-snapshots.vmsd');

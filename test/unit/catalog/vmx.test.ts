@@ -6,6 +6,7 @@ import { readSavedState } from '../../../main/engine/catalog/vmware/vmsn.ts';
 import { readMachine } from '../../../main/engine/catalog/vmware/vmx.ts';
 import { CorruptError } from '../../../main/engine/errors.ts';
 import { MemorySource } from '../../../main/engine/storage/byte-source.ts';
+import { corpus } from '../../support/corpus.ts';
 import { stateFile } from '../../support/vmware-folder.ts';
 
 const read = (text: string | Buffer) => readMachine(parseConfig(Buffer.from(text as string), 'test.vmx'));
@@ -70,7 +71,6 @@ describe('.vmx', () => {
   });
 });
 
-const corpus = join(import.meta.dirname, '../../../../shared/corpus');
 describe.skipIf(!existsSync(corpus))('.vmx of others (shared/corpus, skipped where absent)', () => {
   const sample = (path: string) => readMachine(parseConfig(readFileSync(join(corpus, path)), path));
 

@@ -3,15 +3,8 @@ import { append, Disk, type DiskRun, REGION_BYTES } from '../../../main/engine/c
 import { CorruptError, IoError } from '../../../main/engine/errors.ts';
 import type { LayerRun } from '../../../main/engine/image/image.ts';
 import { type ByteSource, MemorySource } from '../../../main/engine/storage/byte-source.ts';
-import {
-  between,
-  type ChainModel,
-  chainModel,
-  cutRuns,
-  MemoryLayer,
-  randomFrom,
-  randomLayer,
-} from '../../support/memory-layer.ts';
+import { type ChainModel, chainModel, cutRuns, MemoryLayer, randomLayer } from '../../support/memory-layer.ts';
+import { between, randomFrom } from '../../support/random.ts';
 
 /** A random chain; sizes of its layers differ, and that of the leaf is the disk's. */
 function randomChain(seed: number, depth: number, size: number, longest: number) {

@@ -6,7 +6,8 @@ import { CorruptError, IoError, UnsupportedError } from '../../../main/engine/er
 import type { Codec, LayerRun } from '../../../main/engine/image/image.ts';
 import { MemorySource } from '../../../main/engine/storage/byte-source.ts';
 import { type Io, readBytes } from '../../../main/engine/storage/io.ts';
-import { between, cutRuns, MemoryLayer, randomBytesOf, randomFrom } from '../../support/memory-layer.ts';
+import { cutRuns, MemoryLayer } from '../../support/memory-layer.ts';
+import { between, randomBytesOf, randomFrom } from '../../support/random.ts';
 
 const UNIT = 65_536;
 

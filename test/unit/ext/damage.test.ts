@@ -5,6 +5,7 @@ import { extFileSystem } from '../../../main/engine/filesystem/ext/ext.ts';
 import type { FileSystem } from '../../../main/engine/filesystem/file-system.ts';
 import { MemorySource } from '../../../main/engine/storage/byte-source.ts';
 import { contentHash } from '../../conformance/file-system.ts';
+import { randomFrom } from '../../support/random.ts';
 import { type GoldenName, golden, goldenNames, listAll, openBytes, positionOf } from './golden.ts';
 
 /** Byte position of an inode in a golden image with one-kibibyte blocks and a single group. */
@@ -152,15 +153,10 @@ describe('ext: attributes', () => {
   });
 });
 
-/** A small repeatable source of pseudo-random numbers (mulberry32). */
+/** Whole numbers below a bound, from a seed. */
 function random(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) % below;
-  };
+  const next = randomFrom(seed);
+  return (below) => Math.floor(next() * below);
 }
 
 /** Reads all that an image gives, within bounds; anything that is thrown and is not of our families gets out. */

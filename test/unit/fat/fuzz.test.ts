@@ -5,14 +5,7 @@ import { fatFileSystem } from '../../../main/engine/filesystem/fat/fat.ts';
 import type { Entry } from '../../../main/engine/filesystem/file-system.ts';
 import { MemorySource } from '../../../main/engine/storage/byte-source.ts';
 import { FatBuilder, pattern } from '../../support/fat-builder.ts';
-
-function random(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 0x1_0000_0000;
-  };
-}
+import { randomFrom } from '../../support/random.ts';
 
 function sound(type: 12 | 16 | 32): FatBuilder {
   const built = new FatBuilder({ type, clusters: type === 16 ? 4200 : 300, rootEntries: 64 });
@@ -28,7 +21,7 @@ function sound(type: 12 | 16 | 32): FatBuilder {
 it.each([12, 16, 32] as const)(
   'fat%i: 700 damaged volumes end in data or a typed error',
   async (type) => {
-    const next = random(0xfa7 + type);
+    const next = randomFrom(0xfa7 + type);
     const built = sound(type);
     const hot: [number, number][] = [
       [0, 96],

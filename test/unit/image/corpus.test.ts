@@ -1,26 +1,20 @@
 /** Real VMDKs and descriptors that none of us made. */
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openLayer } from '../../../main/engine/image/formats.ts';
 import { parseDescriptor } from '../../../main/engine/image/vmdk/descriptor.ts';
 import { parentOf, variantOf } from '../../../main/engine/image/vmdk/refusals.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { findings, readLayer } from '../../conformance/image-layer.ts';
+import { corpus, corpusHere, recordedHash, whySkipped } from '../../support/corpus.ts';
 import { sha256File } from '../../support/scratch.ts';
 
-const corpus = resolve(import.meta.dirname, '../../../../shared/corpus');
-const here = existsSync(join(corpus, 'INDEX.md'));
-const why = here ? '' : ` (skipped: ${corpus} is absent)`;
-
-describe.skipIf(!here)(`corpus of real VMDKs${why}`, () => {
+describe.skipIf(!corpusHere)(`corpus of real VMDKs${whySkipped}`, () => {
   const folder = join(corpus, 'log2timeline+dfvfs/test_data');
   it.each(['ext2.vmdk', 'image.vmdk', 'ext2~c1275db.vmdk'])('%s reads as INDEX.md says', async (name) => {
-    const line = readFileSync(join(corpus, 'INDEX.md'), 'utf8')
-      .split('\n')
-      .find((text) => text.startsWith(`| test_data/${name} `));
-    const expected = /raw sha256 ([0-9a-f]{64})/.exec(line ?? '')?.[1];
+    const expected = recordedHash(`test_data/${name}`);
     const before = sha256File(join(folder, name));
     const layer = await openLayer(name, new Confinement(folder));
     const disk = await readLayer(layer, 0, layer.virtualSize);

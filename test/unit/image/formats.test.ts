@@ -81,6 +81,10 @@ describe('image formats', () => {
     ['a', magic('\x7f\x10\xda\xbe', 64), 'vdi'],
     ['a.hds', magic('WithouFreSpacExt'), 'parallels'],
     ['a.E01', magic('EVF\x09\x0d\x0a\xff\x00'), 'ewf'],
+    ['a.vma', magic('VMA\0'), 'vma'],
+    ['a.asif', magic('shdw'), 'asif'],
+    ['a.dmg', magic('x'), 'dmg'],
+    ['a.vbk', magic('\x0d\0\0\0'), 'vbk'],
   ])('%s is told by name and content (%#)', async (name, content, expected) => {
     expect(await detect(name, content)).toBe(expected);
   });

@@ -1,32 +1,23 @@
 /** Real Parallels disks that none of us made. */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
-import { gunzipSync } from 'node:zlib';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { Disk } from '../../../main/engine/chain/disk.ts';
 import { openChain } from '../../../main/engine/chain/open.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { findings } from '../../conformance/image-layer.ts';
+import { corpusHere, unpackFolder, whySkipped } from '../../support/corpus.ts';
 import { leavesUntouched, scratchFolder } from '../../support/scratch.ts';
 
-const corpus = resolve(import.meta.dirname, '../../../../shared/corpus');
-const here = existsSync(join(corpus, 'INDEX.md'));
-const why = here ? '' : ` (skipped: ${corpus} is absent)`;
-
-describe.skipIf(!here)(`corpus of real Parallels disks${why}`, () => {
+describe.skipIf(!corpusHere)(`corpus of real Parallels disks${whySkipped}`, () => {
   const scratch = scratchFolder('parallels-corpus');
 
   /** The .hdd folder with its images unpacked. */
   function unpacked(name: string): string {
-    const from = join(corpus, 'fox-it+dissect.hypervisor/tests/_data/disk/hdd', name);
-    const to = join(scratch.path, name);
-    mkdirSync(to);
-    for (const file of readdirSync(from)) {
-      const bytes = readFileSync(join(from, file));
-      writeFileSync(join(to, file.replace(/\.gz$/, '')), file.endsWith('.gz') ? gunzipSync(bytes) : bytes);
-    }
-    return to;
+    const folder = join(scratch.path, name);
+    unpackFolder(join('fox-it+dissect.hypervisor/tests/_data/disk/hdd', name), folder);
+    return folder;
   }
   async function hashOf(disk: Disk, start: number, end: number): Promise<string> {
     const hash = createHash('sha256');

@@ -1,4 +1,4 @@
-import { closeSync, ftruncateSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openChain } from '../../../main/engine/chain/open.ts';
@@ -20,16 +20,11 @@ import {
   TOP,
   writeHdd,
 } from '../../support/parallels-builder.ts';
-import { leavesUntouched, scratchFolder } from '../../support/scratch.ts';
+import { caseFolders, leavesUntouched, scratchFolder } from '../../support/scratch.ts';
 import { pattern } from '../../support/vmdk-builder.ts';
 
 const scratch = scratchFolder('parallels');
-let number = 0;
-function fresh(): string {
-  const folder = join(scratch.path, `case-${number++}`);
-  mkdirSync(folder);
-  return folder;
-}
+const fresh = caseFolders(scratch);
 
 const TRACKS = 4;
 const cluster = (n: number, seed = 1): [number, Buffer] => [n, pattern(n * TRACKS * SECTOR, TRACKS * SECTOR, seed)];

@@ -1,4 +1,4 @@
-import { closeSync, ftruncateSync, mkdirSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { deflateRawSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
@@ -23,16 +23,10 @@ import {
   type Qcow2Options,
   zstdFrame,
 } from '../../support/qcow2-builder.ts';
-import { scratchFolder } from '../../support/scratch.ts';
+import { caseFolders, scratchFolder } from '../../support/scratch.ts';
 
 const scratch = scratchFolder('qcow2');
-let number = 0;
-
-function fresh(): string {
-  const folder = join(scratch.path, `case-${number++}`);
-  mkdirSync(folder);
-  return folder;
-}
+const fresh = caseFolders(scratch);
 
 const SIZE = 512;
 const shared = pattern(1, SIZE);

@@ -1,24 +1,17 @@
 /** A real VDI that none of us made. */
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
-import { gunzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { openLayer } from '../../../main/engine/image/formats.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { findings, readLayer } from '../../conformance/image-layer.ts';
+import { corpusHere, unpack, whySkipped } from '../../support/corpus.ts';
 import { leavesUntouched, scratchFolder } from '../../support/scratch.ts';
 
-const corpus = resolve(import.meta.dirname, '../../../../shared/corpus');
-const here = existsSync(join(corpus, 'INDEX.md'));
-const why = here ? '' : ` (skipped: ${corpus} is absent)`;
-
-describe.skipIf(!here)(`corpus of real VDIs${why}`, () => {
+describe.skipIf(!corpusHere)(`corpus of real VDIs${whySkipped}`, () => {
   const scratch = scratchFolder('vdi-corpus');
 
   it('basic.vdi reads as INDEX.md says', async () => {
-    const stored = join(corpus, 'fox-it+dissect.hypervisor/tests/_data/disk/vdi/basic.vdi.gz');
-    writeFileSync(join(scratch.path, 'basic.vdi'), gunzipSync(readFileSync(stored)));
+    unpack('fox-it+dissect.hypervisor/tests/_data/disk/vdi/basic.vdi.gz', scratch.path);
     await leavesUntouched(scratch.path, async () => {
       const layer = await openLayer('basic.vdi', new Confinement(scratch.path));
       expect(layer).toMatchObject({ variant: 'dynamic', virtualSize: 10_485_760 });

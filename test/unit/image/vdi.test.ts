@@ -8,7 +8,7 @@ import type { Finding } from '../../../main/engine/image/image.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { runAsync } from '../../../main/engine/storage/io.ts';
 import { findings, readLayer } from '../../conformance/image-layer.ts';
-import { leavesUntouched, scratchFolder } from '../../support/scratch.ts';
+import { caseFolders, leavesUntouched, scratchFolder } from '../../support/scratch.ts';
 import {
   type Block,
   buildVdi,
@@ -21,12 +21,7 @@ import {
 import { pattern } from '../../support/vmdk-builder.ts';
 
 const scratch = scratchFolder('vdi');
-let number = 0;
-function fresh(): string {
-  const folder = join(scratch.path, `case-${number++}`);
-  mkdirSync(folder);
-  return folder;
-}
+const fresh = caseFolders(scratch);
 
 const BLOCK = 4096;
 const block = (index: number, seed = 1): [number, Block] => [index, pattern(index * BLOCK, BLOCK, seed)];

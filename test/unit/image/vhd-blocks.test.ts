@@ -3,12 +3,13 @@ import { closeSync, ftruncateSync, mkdtempSync, openSync, writeFileSync, writeSy
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openLayer } from '../../../main/engine/image/formats.ts';
+import { TableCache } from '../../../main/engine/image/table-cache.ts';
 import { bitOf, stretchEnd } from '../../../main/engine/image/vhd/block-map.ts';
-import { PieceCache } from '../../../main/engine/image/vhd/piece-cache.ts';
 import { MemorySource } from '../../../main/engine/storage/byte-source.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { runAsync, runSync } from '../../../main/engine/storage/io.ts';
-import { findings, readLayer, seeded } from '../../conformance/image-layer.ts';
+import { findings, readLayer } from '../../conformance/image-layer.ts';
+import { randomFrom } from '../../support/random.ts';
 import { scratchFolder } from '../../support/scratch.ts';
 import {
   buildVhd,
@@ -111,7 +112,7 @@ describe('blocks', () => {
   });
 
   it('that overlap are found wherever they are', async () => {
-    const random = seeded(3);
+    const random = randomFrom(3);
     const blocks = 40;
     const options = { size: blocks * 8 * SECTOR, blockSize: 8 * SECTOR, sectors: new Map(sectorRange(0, blocks * 8)) };
     for (let round = 0; round < 60; round++) {
@@ -220,7 +221,7 @@ describe('what is read', () => {
     const dataStart = table + blocks * 4;
     const stride = 8192 + blockSize;
     const small = buildVhd({ size: 512, blockSize: 512, sectors: new Map() });
-    const random = seeded(5);
+    const random = randomFrom(5);
     const used = new Map<number, number>();
     while (used.size < 1000) used.set(Math.floor(random() * blocks), (dataStart + used.size * stride) / SECTOR);
     const front = Buffer.alloc(dataStart, 0xff);
@@ -352,7 +353,7 @@ describe('the batmap', () => {
 
 describe('bits', () => {
   it.each([true, false])('stretches are as if counted one by one (lowest first: %s)', (low) => {
-    const random = seeded(9);
+    const random = randomFrom(9);
     for (let round = 0; round < 300; round++) {
       const bytes = Uint8Array.from(
         { length: 12 },
@@ -372,7 +373,7 @@ describe('bits', () => {
 describe('the cache of tables', () => {
   it('holds what was used last, under its ceiling', () => {
     const bytes = Buffer.from(Array.from({ length: 4096 }, (_, i) => i % 251));
-    const cache = new PieceCache(new MemorySource(bytes), 1024);
+    const cache = new TableCache(new MemorySource(bytes), 1024);
     const reads = (at: number) => requestsOf(cache.get(at, 256)).length;
     expect([0, 256, 512, 768].map(reads)).toEqual([1, 1, 1, 1]);
     expect(reads(0)).toBe(0);

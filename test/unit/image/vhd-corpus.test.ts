@@ -1,24 +1,20 @@
 /** Real VHDs that none of us made: QEMU's, Hyper-V's, and some that were changed by hand. */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
-import { gunzipSync } from 'node:zlib';
+import { mkdtempSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openChain } from '../../../main/engine/chain/open.ts';
 import { verifyChain } from '../../../main/engine/chain/verify.ts';
 import { openLayer } from '../../../main/engine/image/formats.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
+import { corpus, corpusHere, recordedHash, unpack, whySkipped } from '../../support/corpus.ts';
 import { leavesUntouched, scratchFolder } from '../../support/scratch.ts';
 import { worseOf } from '../../support/vhd-open.ts';
 
-const corpus = resolve(import.meta.dirname, '../../../../shared/corpus');
-const here = existsSync(join(corpus, 'INDEX.md'));
-const why = here ? '' : ` (skipped: ${corpus} is absent)`;
-
-describe.skipIf(!here)(`corpus of real VHDs${why}`, () => {
+describe.skipIf(!corpusHere)(`corpus of real VHDs${whySkipped}`, () => {
   const scratch = scratchFolder('vhd-corpus');
   const dfvfs = join(corpus, 'log2timeline+dfvfs/test_data');
-  const dissect = join(corpus, 'fox-it+dissect.hypervisor/tests/_data/disk/vhd');
+  const dissect = 'fox-it+dissect.hypervisor/tests/_data/disk/vhd';
 
   async function look(leaf: string, folder: string) {
     const disk = await openChain(leaf, new Confinement(folder));
@@ -31,20 +27,13 @@ describe.skipIf(!here)(`corpus of real VHDs${why}`, () => {
     for await (const finding of verifyChain(leaf, new Confinement(folder))) found.push(finding);
     return { hash, size, worse: worseOf(found) };
   }
-  /** What INDEX.md says of an image. */
-  function truthOf(name: string): string | undefined {
-    const line = readFileSync(join(corpus, 'INDEX.md'), 'utf8')
-      .split('\n')
-      .find((text) => text.startsWith(`| ${name} `));
-    return /raw sha256 ([0-9a-f]{64})/.exec(line ?? '')?.[1];
-  }
 
   it.each([
     ['ext2.vhd', 4_212_736],
     ['ext2~67b5923.vhd', 4_212_736],
     ['image~678307d.vhd', 104_448],
   ])('%s reads as INDEX.md says', async (name, size) => {
-    const truth = truthOf(`test_data/${name}`);
+    const truth = recordedHash(`test_data/${name}`);
     expect(truth).toMatch(/^[0-9a-f]{64}$/);
     await leavesUntouched(dfvfs, async () => {
       expect(await look(name, dfvfs)).toEqual({ hash: truth, size, worse: [] });
@@ -52,7 +41,7 @@ describe.skipIf(!here)(`corpus of real VHDs${why}`, () => {
   });
 
   it('a differencing image and its parent, both changed by hand, read as INDEX.md says', async () => {
-    const hash = truthOf('test_data/image-differential.vhd');
+    const hash = recordedHash('test_data/image-differential.vhd');
     expect(hash).toMatch(/^[0-9a-f]{64}$/);
     expect(await look('image.vhd', dfvfs)).toEqual({ hash, size: 104_448, worse: ['suspicious footer-checksum'] });
     expect(await look('image-differential.vhd', dfvfs)).toEqual({
@@ -75,11 +64,11 @@ describe.skipIf(!here)(`corpus of real VHDs${why}`, () => {
 
   it.each(['dynamic.vhd', 'fixed.vhd'])('Hyper-V’s %s reads as it should', async (name) => {
     const folder = mkdtempSync(join(scratch.path, 'hyper-v-'));
-    const bytes = gunzipSync(readFileSync(join(dissect, `${name}.gz`)));
-    writeFileSync(join(folder, name), bytes);
+    unpack(`${dissect}/${name}.gz`, folder);
+    const bytes = readFileSync(join(folder, name));
     // INDEX.md has none for the fixed one: what stands before its footer.
     const before = createHash('sha256').update(bytes.subarray(0, 10_485_760)).digest('hex');
-    const hash = name === 'fixed.vhd' ? before : truthOf(`tests/_data/disk/vhd/${name}.gz`);
+    const hash = name === 'fixed.vhd' ? before : recordedHash(`tests/_data/disk/vhd/${name}.gz`);
     expect(await look(name, folder)).toEqual({ hash, size: 10_485_760, worse: [] });
   });
 });

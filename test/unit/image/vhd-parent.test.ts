@@ -7,7 +7,8 @@ import { openChain } from '../../../main/engine/chain/open.ts';
 import { verifyChain } from '../../../main/engine/chain/verify.ts';
 import type { Finding } from '../../../main/engine/image/image.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
-import { findings, seeded } from '../../conformance/image-layer.ts';
+import { findings } from '../../conformance/image-layer.ts';
+import { randomFrom } from '../../support/random.ts';
 import { leavesUntouched, scratchFolder } from '../../support/scratch.ts';
 import {
   buildFixed,
@@ -213,7 +214,7 @@ describe('chains of VHDs', () => {
   }
 
   it('of random links read as their sectors laid over each other, at every depth', async () => {
-    const random = seeded(21);
+    const random = randomFrom(21);
     const links = Array.from({ length: 12 }, (_, i) => {
       const sectors = new Map<number, Buffer>();
       for (let n = 0; n < 9; n++) {

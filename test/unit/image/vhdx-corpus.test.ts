@@ -1,37 +1,22 @@
-/** Real VHDX files that none of us made: Hyper-V's, with the truth that INDEX.md records of them. */
-import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
-import { gunzipSync } from 'node:zlib';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openChain } from '../../../main/engine/chain/open.ts';
 import { openLayer } from '../../../main/engine/image/formats.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { runAsync } from '../../../main/engine/storage/io.ts';
 import { expectCover, findings } from '../../conformance/image-layer.ts';
+import { corpusHere, indexed, unpack, whySkipped } from '../../support/corpus.ts';
+import { hashChain } from '../../support/hash.ts';
 import { leavesUntouched, scratchFolder } from '../../support/scratch.ts';
 import { codesOf } from '../../support/vhdx-open.ts';
 
-const corpus = resolve(import.meta.dirname, '../../../../shared/corpus');
-const here = existsSync(join(corpus, 'INDEX.md'));
-const why = here ? '' : ` (skipped: ${corpus} is absent)`;
 const DISSECT = 'fox-it+dissect.hypervisor/tests/_data/disk/vhdx';
 const DISCUTILS = 'DiscUtils+DiscUtils/Tests/LibraryTests';
 
 const GIB = 2 ** 30;
 
-describe.skipIf(!here)(`corpus of real VHDXs${why}`, () => {
+describe.skipIf(!corpusHere)(`corpus of real VHDXs${whySkipped}`, () => {
   const scratch = scratchFolder('vhdx-corpus');
-
-  function unpack(path: string): { name: string; index: string } {
-    const name = path.split('/').at(-1)!.replace(/\.gz$/, '');
-    writeFileSync(join(scratch.path, name), gunzipSync(readFileSync(join(corpus, path))));
-    const index = readFileSync(join(corpus, 'INDEX.md'), 'utf8');
-    return {
-      name,
-      index: index.split('\n').find((line) => line.includes(`${path.split('/').slice(1).join('/')} `)) ?? '',
-    };
-  }
 
   it.each([
     [`${DISSECT}/dynamic.vhdx.gz`, 'dynamic', 'empty'],
@@ -41,7 +26,8 @@ describe.skipIf(!here)(`corpus of real VHDXs${why}`, () => {
     // 10 GiB of mostly zeros: their hashes take minutes. QEMU compares them with what we read in test/peers/vhdx.test.ts.
     [`${DISCUTILS}/Swap/Data/swap.vhdx.gz`, 'dynamic', 'empty'],
   ])('%s reads as INDEX.md says', async (path, variant, log) => {
-    const { name, index } = unpack(path);
+    const name = unpack(path, scratch.path);
+    const index = indexed(path.split('/').slice(1).join('/'));
     const size = Number(/virtual ([\d,]+)/.exec(index)?.[1]?.replaceAll(',', '') ?? Number.NaN);
     const sha256 = /raw sha256 ([0-9a-f]{64})/.exec(index)?.[1];
     expect(sha256).toBeDefined();
@@ -60,18 +46,13 @@ describe.skipIf(!here)(`corpus of real VHDXs${why}`, () => {
       expect(all.some(({ code }) => code === 'log-replayed')).toBe(log !== 'empty');
       await layer.close();
       if (layer.virtualSize <= GIB || process.env.CHAINLIFT_WHOLE_CORPUS === '1') {
-        const disk = await openChain(join(scratch.path, name), new Confinement(scratch.path));
-        const hash = createHash('sha256');
-        const chunk = 4 << 20;
-        for (let at = 0; at < disk.size; at += chunk) hash.update(await disk.read(at, Math.min(chunk, disk.size - at)));
-        await disk.close();
-        expect(hash.digest('hex')).toBe(sha256);
+        expect(await hashChain(name, scratch.path)).toBe(sha256);
       }
     });
   });
 
   it('a differencing disk of Hyper-V says who its parent is, and is refused without it', async () => {
-    const { name } = unpack(`${DISSECT}/differencing.avhdx.gz`);
+    const name = unpack(`${DISSECT}/differencing.avhdx.gz`, scratch.path);
     const layer = await openLayer(name, new Confinement(scratch.path));
     const parent = 'Generation 1_49C4BAF3-4B25-4406-8C4B-D39E65C32385.avhdx';
     expect(layer).toMatchObject({

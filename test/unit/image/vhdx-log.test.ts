@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { LogOverlay } from '../../../main/engine/image/vhdx/overlay.ts';
 import { MemorySource } from '../../../main/engine/storage/byte-source.ts';
-import { readLayer, seeded } from '../../conformance/image-layer.ts';
+import { readLayer } from '../../conformance/image-layer.ts';
+import { randomFrom } from '../../support/random.ts';
 import { scratchFolder } from '../../support/scratch.ts';
 import {
   type Block,
@@ -368,7 +369,7 @@ describe('the log of a VHDX', () => {
 
 describe('a log over its file', () => {
   it('reads as if its writes had been done, whatever they are', async () => {
-    const random = seeded(5);
+    const random = randomFrom(5);
     const pick = (count: number) => Math.floor(random() * count);
     for (let round = 0; round < 60; round++) {
       const sectors = 1 + pick(40);

@@ -7,7 +7,8 @@ import type { Finding, ImageLayer } from '../../../main/engine/image/image.ts';
 import { isDoubtful, settleEntries, UNSETTLED } from '../../../main/engine/image/vmdk/entry-block.ts';
 import { SparseExtentHeaderOffsets as header } from '../../../main/engine/image/vmdk/layout.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
-import { findings, readLayer, seeded } from '../../conformance/image-layer.ts';
+import { findings, readLayer } from '../../conformance/image-layer.ts';
+import { randomFrom } from '../../support/random.ts';
 import { scratchFolder } from '../../support/scratch.ts';
 import { type buildSparse, type Grain, modelOf, pattern, SECTOR, writeSparseDisk } from '../../support/vmdk-builder.ts';
 
@@ -43,7 +44,7 @@ async function damaged<T>(change: (image: Image) => void, body: (layer: ImageLay
 }
 
 const garbage = (bytes: Buffer, at: number, length: number, seed: number): void => {
-  const random = seeded(seed);
+  const random = randomFrom(seed);
   for (let i = 0; i < length; i += 4) bytes.writeUInt32LE(Math.floor(random() * 2 ** 32), at + i);
 };
 const model = modelOf(layout);

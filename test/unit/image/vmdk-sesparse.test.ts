@@ -1,26 +1,16 @@
 import { createHash } from 'node:crypto';
-import {
-  closeSync,
-  existsSync,
-  ftruncateSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
-import { join, resolve } from 'node:path';
-import { gunzipSync } from 'node:zlib';
+import { closeSync, ftruncateSync, openSync, renameSync, writeFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openChain } from '../../../main/engine/chain/open.ts';
-import { ChainliftError, type WireError } from '../../../main/engine/errors.ts';
 import { openLayer } from '../../../main/engine/image/formats.ts';
-import type { ImageLayer } from '../../../main/engine/image/image.ts';
 import { ConstantHeaderOffsets as header } from '../../../main/engine/image/vmdk/se-sparse-layout.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { type ReadRequest, runAsync } from '../../../main/engine/storage/io.ts';
 import { findings, readLayer } from '../../conformance/image-layer.ts';
-import { scratchFolder } from '../../support/scratch.ts';
+import { corpusHere, unpack, whySkipped } from '../../support/corpus.ts';
+import { wireOf, withLayer } from '../../support/open-layer.ts';
+import { caseFolders, scratchFolder } from '../../support/scratch.ts';
 import { descriptorText, pattern, SECTOR } from '../../support/vmdk-builder.ts';
 import {
   buildSeSparse,
@@ -30,12 +20,7 @@ import {
 } from '../../support/vmdk-sesparse-builder.ts';
 
 const scratch = scratchFolder('vmdk-sesparse');
-let number = 0;
-function freshFolder(): string {
-  const folder = join(scratch.path, `case-${number++}`);
-  mkdirSync(folder);
-  return folder;
-}
+const freshFolder = caseFolders(scratch);
 const GRAIN = 4096;
 const capacitySectors = 8 * 5000;
 const layout = {
@@ -47,30 +32,12 @@ const layout = {
   ]),
 };
 
-async function withDisk<T>(folder: string, name: string, body: (layer: ImageLayer) => Promise<T>): Promise<T> {
-  const layer = await openLayer(name, new Confinement(folder));
-  try {
-    return await body(layer);
-  } finally {
-    await layer.close();
-  }
-}
-async function wire(body: Promise<unknown>): Promise<WireError> {
-  try {
-    await body;
-  } catch (error) {
-    if (error instanceof ChainliftError) return error.toWire();
-    throw error;
-  }
-  throw new Error('nothing was thrown');
-}
-
 async function broken(change: (image: SeSparseImage) => Buffer | undefined) {
   const folder = freshFolder();
   const image = writeSeSparseDisk(folder, 'd', layout);
   writeFileSync(join(folder, 'd-sesparse.vmdk'), change(image) ?? image.bytes);
-  const read = () => wire(withDisk(folder, 'd.vmdk', (layer) => readLayer(layer, 0, layer.virtualSize)));
-  const check = () => withDisk(folder, 'd.vmdk', findings);
+  const read = () => wireOf(withLayer(folder, 'd.vmdk', (layer) => readLayer(layer, 0, layer.virtualSize)));
+  const check = () => withLayer(folder, 'd.vmdk', findings);
   return { read, check };
 }
 const put = (at: number, value: bigint) => (image: SeSparseImage) => {
@@ -97,7 +64,7 @@ describe('seSparse', () => {
       expect(Buffer.compare(await disk.read(0, disk.size), expected)).toBe(0);
       await disk.close();
     }
-    const files = await withDisk(folder, 'web01-000001.vmdk', async (layer) => layer.files);
+    const files = await withLayer(folder, 'web01-000001.vmdk', async (layer) => layer.files);
     expect(files.map(({ role, name }) => [role, name])).toEqual([
       ['descriptor', 'web01-000001.vmdk'],
       ['extent', 'web01-000001-sesparse.vmdk'],
@@ -107,7 +74,7 @@ describe('seSparse', () => {
   it('reads grain numbers whose two parts are both in use', async () => {
     const folder = freshFolder();
     writeSeSparseDisk(folder, 'd', { ...layout, firstGrain: 4094 });
-    await withDisk(folder, 'd.vmdk', async (layer) => {
+    await withLayer(folder, 'd.vmdk', async (layer) => {
       for (const [n, content] of layout.grains) {
         const got = await readLayer(layer, n * GRAIN, GRAIN);
         expect(got.equals(Buffer.isBuffer(content) ? content : Buffer.alloc(GRAIN)), `grain ${n}`).toBe(true);
@@ -225,7 +192,7 @@ describe('seSparse', () => {
   it('is refused by itself, with the name of its descriptor', async () => {
     const folder = freshFolder();
     writeSeSparseDisk(folder, 'web01-000001', layout);
-    expect(await wire(openLayer('web01-000001-sesparse.vmdk', new Confinement(folder)))).toMatchObject({
+    expect(await wireOf(openLayer('web01-000001-sesparse.vmdk', new Confinement(folder)))).toMatchObject({
       kind: 'unsupported',
       details: { source: 'web01-000001-sesparse.vmdk', role: 'extent', descriptor: 'web01-000001.vmdk' },
     });
@@ -255,7 +222,7 @@ describe('seSparse', () => {
     closeSync(fd);
     const extents = [`RW ${sectors} SESPARSE "big-sesparse.vmdk"`];
     writeFileSync(join(folder, 'big.vmdk'), descriptorText({ createType: 'seSparse', extents }));
-    await withDisk(folder, 'big.vmdk', async (layer) => {
+    await withLayer(folder, 'big.vmdk', async (layer) => {
       expect(layer.virtualSize).toBe(sectors * SECTOR);
       const requests: ReadRequest[] = [];
       const io = layer.runs(layer.virtualSize - 2 ** 26, 2 ** 26);
@@ -275,26 +242,20 @@ describe('seSparse', () => {
   });
 });
 
-const stored = resolve(
-  import.meta.dirname,
-  '../../../../shared/corpus/fox-it+dissect.hypervisor/tests/_data/disk/vmdk/sesparse.vmdk.gz',
-);
-describe.skipIf(!existsSync(stored))(
-  `a real seSparse extent${existsSync(stored) ? '' : ` (skipped: ${stored} is absent)`}`,
-  () => {
-    it('reads as INDEX.md says, and checks without a finding', async () => {
-      const folder = freshFolder();
-      writeFileSync(join(folder, 'd-sesparse.vmdk'), gunzipSync(readFileSync(stored)));
-      const extents = ['RW 1048576 SESPARSE "d-sesparse.vmdk"'];
-      writeFileSync(join(folder, 'd.vmdk'), descriptorText({ createType: 'seSparse', extents }));
-      await withDisk(folder, 'd.vmdk', async (layer) => {
-        expect(layer).toMatchObject({ variant: 'seSparse', virtualSize: 512 << 20 });
-        const hash = createHash('sha256');
-        for (let at = 0; at < layer.virtualSize; at += 16 << 20) hash.update(await readLayer(layer, at, 16 << 20));
-        expect(hash.digest('hex')).toBe('3afa48010241335528fe402f083fc9f3a1013a49485221443a78d9a8604e2f90');
-        expect(await layer.allocatedBytes()).toBeGreaterThanOrEqual(16 << 20);
-        expect((await findings(layer)).filter(({ severity }) => severity !== 'note')).toEqual([]);
-      });
+const REAL = 'fox-it+dissect.hypervisor/tests/_data/disk/vmdk/sesparse.vmdk.gz';
+describe.skipIf(!corpusHere)(`a real seSparse extent${whySkipped}`, () => {
+  it('reads as INDEX.md says, and checks without a finding', async () => {
+    const folder = freshFolder();
+    renameSync(join(folder, unpack(REAL, folder)), join(folder, 'd-sesparse.vmdk'));
+    const extents = ['RW 1048576 SESPARSE "d-sesparse.vmdk"'];
+    writeFileSync(join(folder, 'd.vmdk'), descriptorText({ createType: 'seSparse', extents }));
+    await withLayer(folder, 'd.vmdk', async (layer) => {
+      expect(layer).toMatchObject({ variant: 'seSparse', virtualSize: 512 << 20 });
+      const hash = createHash('sha256');
+      for (let at = 0; at < layer.virtualSize; at += 16 << 20) hash.update(await readLayer(layer, at, 16 << 20));
+      expect(hash.digest('hex')).toBe('3afa48010241335528fe402f083fc9f3a1013a49485221443a78d9a8604e2f90');
+      expect(await layer.allocatedBytes()).toBeGreaterThanOrEqual(16 << 20);
+      expect((await findings(layer)).filter(({ severity }) => severity !== 'note')).toEqual([]);
     });
-  },
-);
+  });
+});

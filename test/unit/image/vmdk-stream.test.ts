@@ -1,10 +1,9 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { deflateSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { openChain } from '../../../main/engine/chain/open.ts';
-import { ChainliftError, type WireError } from '../../../main/engine/errors.ts';
-import { openLayer } from '../../../main/engine/image/formats.ts';
+import type { WireError } from '../../../main/engine/errors.ts';
 import type { Codec, CompressedRun, ImageLayer } from '../../../main/engine/image/image.ts';
 import { GrainCodec } from '../../../main/engine/image/vmdk/compressed-grain.ts';
 import { SparseExtentHeaderOffsets as header } from '../../../main/engine/image/vmdk/layout.ts';
@@ -13,7 +12,8 @@ import { MemorySource } from '../../../main/engine/storage/byte-source.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { type ReadRequest, runAsync, runSync } from '../../../main/engine/storage/io.ts';
 import { findings, readLayer } from '../../conformance/image-layer.ts';
-import { scratchFolder } from '../../support/scratch.ts';
+import { wireOf, withLayer } from '../../support/open-layer.ts';
+import { caseFolders, scratchFolder } from '../../support/scratch.ts';
 import { descriptorText, type Grain, modelOf, pattern, SECTOR, writeSparseDisk } from '../../support/vmdk-builder.ts';
 import {
   buildStream,
@@ -23,12 +23,7 @@ import {
 } from '../../support/vmdk-stream-builder.ts';
 
 const scratch = scratchFolder('vmdk-stream');
-let number = 0;
-function freshFolder(): string {
-  const folder = join(scratch.path, `case-${number++}`);
-  mkdirSync(folder);
-  return folder;
-}
+const freshFolder = caseFolders(scratch);
 
 const GRAIN = 16 * SECTOR;
 const layout = {
@@ -39,23 +34,8 @@ const layout = {
 } satisfies StreamOptions;
 const model = modelOf(layout);
 
-async function withDisk<T>(folder: string, body: (layer: ImageLayer) => Promise<T>): Promise<T> {
-  const layer = await openLayer('disk.vmdk', new Confinement(folder));
-  try {
-    return await body(layer);
-  } finally {
-    await layer.close();
-  }
-}
-
-async function wire(body: Promise<unknown>): Promise<WireError> {
-  try {
-    await body;
-  } catch (error) {
-    if (error instanceof ChainliftError) return error.toWire();
-    throw error;
-  }
-  throw new Error('nothing was thrown');
+function withDisk<T>(folder: string, body: (layer: ImageLayer) => Promise<T>): Promise<T> {
+  return withLayer(folder, 'disk.vmdk', body);
 }
 
 /** A disk with something changed: what reading it throws, and what its check finds where it opens. */
@@ -66,7 +46,7 @@ async function broken(
   const folder = freshFolder();
   const image = writeStreamDisk(folder, 'disk', { ...layout, ...options });
   writeFileSync(join(folder, 'disk.vmdk'), change(image) ?? image.bytes);
-  const error = await wire(withDisk(folder, (layer) => readLayer(layer, 0, layer.virtualSize)));
+  const error = await wireOf(withDisk(folder, (layer) => readLayer(layer, 0, layer.virtualSize)));
   const codes = () => withDisk(folder, async (layer) => (await findings(layer)).map(({ code }) => code));
   return { error, codes, folder };
 }
@@ -326,7 +306,7 @@ describe('streamOptimized', () => {
     writeFileSync(join(folder, 'd-s001.vmdk'), buildStream(layout).bytes);
     const extents = ['RW 3 ZERO', 'RW 1600 SPARSE "d-s001.vmdk"'];
     writeFileSync(join(folder, 'disk.vmdk'), descriptorText({ createType: 'custom', extents }));
-    expect(await wire(withDisk(folder, async () => undefined))).toMatchObject({
+    expect(await wireOf(withDisk(folder, async () => undefined))).toMatchObject({
       kind: 'unsupported',
       details: { feature: 'VMDK compressed extent that does not begin on a grain of the disk' },
     });

@@ -1,15 +1,15 @@
-import { closeSync, ftruncateSync, mkdirSync, openSync, symlinkSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, symlinkSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { ChainliftError, type WireError } from '../../../main/engine/errors.ts';
+import type { WireError } from '../../../main/engine/errors.ts';
 import { openLayer } from '../../../main/engine/image/formats.ts';
-import type { ImageLayer } from '../../../main/engine/image/image.ts';
 import { SparseExtentHeaderOffsets as header } from '../../../main/engine/image/vmdk/layout.ts';
 import { readDescriptor } from '../../../main/engine/image/vmdk/vmdk-layer.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { type ReadRequest, runAsync } from '../../../main/engine/storage/io.ts';
 import { findings, readLayer } from '../../conformance/image-layer.ts';
-import { scratchFolder } from '../../support/scratch.ts';
+import { wireOf, withLayer } from '../../support/open-layer.ts';
+import { caseFolders, scratchFolder } from '../../support/scratch.ts';
 import {
   buildCowd,
   buildSparse,
@@ -24,12 +24,7 @@ import {
 } from '../../support/vmdk-builder.ts';
 
 const scratch = scratchFolder('vmdk');
-let number = 0;
-function freshFolder(): string {
-  const folder = join(scratch.path, `case-${number++}`);
-  mkdirSync(folder);
-  return folder;
-}
+const freshFolder = caseFolders(scratch);
 
 const grain = (n: number, sectors: number): [number, Buffer] => [n, pattern(n * sectors * SECTOR, sectors * SECTOR)];
 const layout = {
@@ -39,31 +34,12 @@ const layout = {
   grains: new Map<number, Grain>([0, 1, 5, 40, 99].map((n) => grain(n, 16))),
 } satisfies SparseOptions;
 
-async function withDisk<T>(folder: string, name: string, body: (layer: ImageLayer) => Promise<T>): Promise<T> {
-  const layer = await openLayer(name, new Confinement(folder));
-  try {
-    return await body(layer);
-  } finally {
-    await layer.close();
-  }
-}
-
-async function wire(body: Promise<unknown>): Promise<WireError> {
-  try {
-    await body;
-  } catch (error) {
-    if (error instanceof ChainliftError) return error.toWire();
-    throw error;
-  }
-  throw new Error('nothing was thrown');
-}
-
 /** Builds the usual sparse disk, changes its bytes, writes it and says what is thrown when it is opened and read whole. */
 function broken(change: (image: ReturnType<typeof buildSparse>) => Buffer | undefined): Promise<WireError> {
   const folder = freshFolder();
   const image = writeSparseDisk(folder, 'disk', { ...layout, redundant: false });
   writeFileSync(join(folder, 'disk.vmdk'), change(image) ?? image.bytes);
-  return wire(withDisk(folder, 'disk.vmdk', (layer) => readLayer(layer, 0, layer.virtualSize)));
+  return wireOf(withLayer(folder, 'disk.vmdk', (layer) => readLayer(layer, 0, layer.virtualSize)));
 }
 
 describe('hosted sparse header, one field broken', () => {
@@ -136,7 +112,7 @@ describe('hosted sparse header, one field broken', () => {
     const image = writeSparseDisk(folder, 'disk', layout);
     image.bytes.writeUInt32LE(0x8003, header.flags);
     writeFileSync(join(folder, 'disk.vmdk'), image.bytes);
-    await withDisk(folder, 'disk.vmdk', async (layer) => {
+    await withLayer(folder, 'disk.vmdk', async (layer) => {
       expect((await readLayer(layer, 0, layer.virtualSize)).equals(modelOf(layout))).toBe(true);
     });
   });
@@ -192,7 +168,7 @@ describe('grain tables', () => {
     const image = writeSparseDisk(folder, 'disk', { ...layout, redundant: false });
     image.bytes.writeUInt32LE(0xffff_ffff, image.at.tables[0]! + 4);
     writeFileSync(join(folder, 'disk.vmdk'), image.bytes);
-    await withDisk(folder, 'disk.vmdk', async (layer) => {
+    await withLayer(folder, 'disk.vmdk', async (layer) => {
       const model = modelOf(layout);
       const start = 2 * 16 * SECTOR;
       expect((await readLayer(layer, start, model.length - start)).equals(model.subarray(start))).toBe(true);
@@ -212,7 +188,7 @@ describe('grain tables', () => {
       const image = writeSparseDisk(folder, 'disk', layout);
       change(image);
       writeFileSync(join(folder, 'disk.vmdk'), image.bytes);
-      await withDisk(folder, 'disk.vmdk', async (layer) => {
+      await withLayer(folder, 'disk.vmdk', async (layer) => {
         expect((await readLayer(layer, 0, layer.virtualSize)).equals(modelOf(layout))).toBe(true);
         expect((await findings(layer)).some(({ severity }) => severity === 'damaged')).toBe(true);
       });
@@ -226,7 +202,7 @@ describe('grain tables', () => {
       image.bytes.writeUInt32LE(0xffff_ffff, table);
     }
     writeFileSync(join(folder, 'disk.vmdk'), image.bytes);
-    const error = await wire(withDisk(folder, 'disk.vmdk', (layer) => readLayer(layer, 0, 512)));
+    const error = await wireOf(withLayer(folder, 'disk.vmdk', (layer) => readLayer(layer, 0, 512)));
     expect(error.details).toMatchObject({ structure: 'VMDK grain table entry', position: image.at.tables[0] });
   });
 
@@ -290,7 +266,7 @@ describe('grain tables', () => {
     const image = writeSparseDisk(folder, 'disk', layout);
     change(image);
     writeFileSync(join(folder, 'disk.vmdk'), image.bytes);
-    const found = await withDisk(folder, 'disk.vmdk', findings);
+    const found = await withLayer(folder, 'disk.vmdk', findings);
     expect(found.map((finding) => finding.code)).toContain(code);
   });
 
@@ -299,7 +275,7 @@ describe('grain tables', () => {
     const image = writeSparseDisk(folder, 'disk', { ...layout, redundant: false });
     image.bytes.fill(0xff, image.at.tables[0]!, image.at.tables[0]! + 32 * 4);
     writeFileSync(join(folder, 'disk.vmdk'), image.bytes);
-    const found = await withDisk(folder, 'disk.vmdk', findings);
+    const found = await withLayer(folder, 'disk.vmdk', findings);
     expect(found.filter(({ code }) => code === 'grain-out-of-file')).toHaveLength(21);
     expect(found.at(-1)).toMatchObject({ found: 12, message: '12 more findings of this kind in disk.vmdk' });
   });
@@ -327,7 +303,7 @@ describe('grain tables', () => {
     writeSync(fd, word, 0, 4, table * SECTOR + 511 * 4);
     ftruncateSync(fd, (data + 128) * SECTOR);
     closeSync(fd);
-    await withDisk(folder, 'big.vmdk', async (layer) => {
+    await withLayer(folder, 'big.vmdk', async (layer) => {
       expect(layer.virtualSize).toBe(2 ** 46);
       const requests: ReadRequest[] = [];
       const io = layer.runs(2 ** 46 - 2 ** 26, 2 ** 26);
@@ -349,7 +325,7 @@ describe('grain tables', () => {
     const folder = freshFolder();
     const all = new Map<number, Grain>(Array.from({ length: 96 }, (_, n) => grain(n, 16)));
     writeSparseDisk(folder, 'disk', { capacitySectors: 96 * 16, grainSectors: 16, entriesPerTable: 32, grains: all });
-    await withDisk(folder, 'disk.vmdk', async (layer) => {
+    await withLayer(folder, 'disk.vmdk', async (layer) => {
       const io = layer.runs(100, 96 * 16 * SECTOR - 200);
       let reads = 0;
       let step = io.next();
@@ -371,7 +347,7 @@ describe('COWD', () => {
     const folder = freshFolder();
     const image = writeCowdDisk(folder, 'd', cowd);
     writeFileSync(join(folder, 'd-delta.vmdk'), change(image) ?? image.bytes);
-    return { folder, read: () => withDisk(folder, 'd.vmdk', (layer) => readLayer(layer, 0, layer.virtualSize)) };
+    return { folder, read: () => withLayer(folder, 'd.vmdk', (layer) => readLayer(layer, 0, layer.virtualSize)) };
   }
 
   it.each([
@@ -389,7 +365,7 @@ describe('COWD', () => {
       image.bytes.writeUInt32LE(value, at);
       return undefined;
     });
-    expect(await wire(read())).toMatchObject({ kind: 'corrupt', details: { structure, source: 'd-delta.vmdk' } });
+    expect(await wireOf(read())).toMatchObject({ kind: 'corrupt', details: { structure, source: 'd-delta.vmdk' } });
   });
 
   it('refuses another version by name', async () => {
@@ -397,7 +373,10 @@ describe('COWD', () => {
       image.bytes.writeUInt32LE(2, 4);
       return undefined;
     });
-    expect(await wire(read())).toMatchObject({ kind: 'unsupported', details: { feature: 'COWD extent of version 2' } });
+    expect(await wireOf(read())).toMatchObject({
+      kind: 'unsupported',
+      details: { feature: 'COWD extent of version 2' },
+    });
   });
 
   it('check finds grains that share a sector with a table or with each other', async () => {
@@ -407,14 +386,14 @@ describe('COWD', () => {
         image.bytes.writeUInt32LE(to / SECTOR, image.at.tables.get(0)! + 3 * 4);
         return undefined;
       });
-      const found = await withDisk(folder, 'd.vmdk', findings);
+      const found = await withLayer(folder, 'd.vmdk', findings);
       expect(found).toMatchObject([{ severity: 'damaged', code: 'grain-overlap' }]);
     }
   });
 
   it('is refused by itself, with the name of its descriptor', async () => {
     const { folder } = brokenCowd(() => undefined);
-    const error = await wire(openLayer('d-delta.vmdk', new Confinement(folder)));
+    const error = await wireOf(openLayer('d-delta.vmdk', new Confinement(folder)));
     expect(error).toMatchObject({
       kind: 'unsupported',
       details: { source: 'd-delta.vmdk', role: 'extent', descriptor: 'd.vmdk' },
@@ -432,7 +411,7 @@ describe('COWD', () => {
       extents: ['RW 9000 VMFSSPARSE "android.vmdk-delta.REDO_TkLU1V"'],
     });
     writeFileSync(join(folder, 'android.vmdk.REDO_TkLU1V'), text);
-    await withDisk(folder, 'android.vmdk.REDO_TkLU1V', async (layer) => {
+    await withLayer(folder, 'android.vmdk.REDO_TkLU1V', async (layer) => {
       expect(layer).toMatchObject({ variant: 'vmfsSparse', parent: { recorded: 'android.vmdk', id: 'c3d4fd75' } });
       expect(layer.files.map(({ role, name }) => [role, name])).toEqual([
         ['descriptor', 'android.vmdk.REDO_TkLU1V'],
@@ -470,7 +449,7 @@ describe('a disk and its files', () => {
         ],
       },
     );
-    await withDisk(folder, 'web01-000001.vmdk', async (layer) => {
+    await withLayer(folder, 'web01-000001.vmdk', async (layer) => {
       expect(layer).toMatchObject({
         format: 'vmdk',
         variant: 'monolithicSparse',
@@ -501,7 +480,7 @@ describe('a disk and its files', () => {
     const folder = freshFolder();
     const more = ['ddb.longContentID = "7dfbf361d1fbbf2082b192cffffffffe"'];
     writeSparseDisk(folder, 'd', layout, { cid: 'ffffffee', more });
-    expect(await withDisk(folder, 'd.vmdk', findings)).toMatchObject([
+    expect(await withLayer(folder, 'd.vmdk', findings)).toMatchObject([
       { severity: 'suspicious', code: 'content-id-edited', expected: 'fffffffe', found: 'ffffffee' },
     ]);
   });
@@ -509,7 +488,7 @@ describe('a disk and its files', () => {
   it('names a missing extent', async () => {
     const folder = freshFolder();
     writeDescriptor(folder, ['RW 10 FLAT "d-flat.vmdk" 0']);
-    const error = await wire(open(folder));
+    const error = await wireOf(open(folder));
     expect(error).toMatchObject({ kind: 'not-found', details: { recorded: 'd-flat.vmdk', source: 'd.vmdk' } });
     expect(error.message).toContain('d-flat.vmdk');
   });
@@ -518,7 +497,7 @@ describe('a disk and its files', () => {
     const folder = freshFolder();
     writeDescriptor(folder, ['RW 10 FLAT "d-flat.vmdk" 2']);
     writeFileSync(join(folder, 'd-flat.vmdk'), Buffer.alloc(12 * SECTOR - 1));
-    expect(await wire(open(folder))).toMatchObject({
+    expect(await wireOf(open(folder))).toMatchObject({
       kind: 'corrupt',
       details: { structure: 'VMDK flat extent', source: 'd-flat.vmdk', position: 6143 },
     });
@@ -529,14 +508,14 @@ describe('a disk and its files', () => {
     writeFileSync(join(outside, 'secret-flat.vmdk'), Buffer.alloc(10 * SECTOR));
     const folder = freshFolder();
     writeDescriptor(folder, ['RW 10 FLAT "../secret-flat.vmdk" 0']);
-    expect(await wire(open(folder))).toMatchObject({ kind: 'denied' });
+    expect(await wireOf(open(folder))).toMatchObject({ kind: 'denied' });
     writeDescriptor(folder, [`RW 10 FLAT "${join(outside, 'secret-flat.vmdk')}" 0`]);
-    expect(await wire(open(folder))).toMatchObject({ kind: 'not-found' });
+    expect(await wireOf(open(folder))).toMatchObject({ kind: 'not-found' });
     symlinkSync(join(outside, 'secret-flat.vmdk'), join(folder, 'link-flat.vmdk'));
     writeDescriptor(folder, ['RW 10 FLAT "link-flat.vmdk" 0']);
-    expect(await wire(open(folder))).toMatchObject({ kind: 'denied' });
+    expect(await wireOf(open(folder))).toMatchObject({ kind: 'denied' });
     writeDescriptor(folder, ['RW 1 FLAT "d.vmdk" 0']);
-    expect(await wire(open(folder))).toMatchObject({ kind: 'denied' });
+    expect(await wireOf(open(folder))).toMatchObject({ kind: 'denied' });
   });
 
   it('refuses devices, raw device mappings and unknown extents by name', async () => {
@@ -553,7 +532,7 @@ describe('a disk and its files', () => {
       ['RW 10 NEWTYPE "x.bin"', 'VMDK extent type NEWTYPE'],
     ]) {
       writeDescriptor(folder, [line!]);
-      expect(await wire(open(folder)), line).toMatchObject({ kind: 'unsupported', details: { feature } });
+      expect(await wireOf(open(folder)), line).toMatchObject({ kind: 'unsupported', details: { feature } });
     }
   });
 
@@ -571,7 +550,7 @@ describe('a disk and its files', () => {
     const folder = freshFolder();
     writeFileSync(join(folder, 'd-flat.vmdk'), Buffer.alloc(10 * SECTOR));
     writeDescriptor(folder, ['RW 10 FLAT "d-flat.vmdk" 0'], createType);
-    expect(await wire(open(folder))).toMatchObject({ kind: 'unsupported', details: { feature } });
+    expect(await wireOf(open(folder))).toMatchObject({ kind: 'unsupported', details: { feature } });
   });
 
   it.each([
@@ -585,7 +564,7 @@ describe('a disk and its files', () => {
     const folder = freshFolder();
     writeFileSync(join(folder, 'd-flat.vmdk'), pattern(0, 10 * SECTOR));
     writeDescriptor(folder, ['RW 10 VMFS "d-flat.vmdk"', 'RW 3 ZERO'], createType);
-    await withDisk(folder, 'd.vmdk', async (layer) => {
+    await withLayer(folder, 'd.vmdk', async (layer) => {
       expect(layer.variant).toBe(variant);
       const expected = Buffer.concat([pattern(0, 10 * SECTOR), Buffer.alloc(3 * SECTOR)]);
       expect((await readLayer(layer, 0, layer.virtualSize)).equals(expected)).toBe(true);
@@ -606,7 +585,7 @@ describe('a disk and its files', () => {
       extents.push(`RW 16 SPARSE "${name}"`);
     }
     writeDescriptor(folder, extents, '2GbMaxExtentSparse');
-    await withDisk(folder, 'd.vmdk', async (layer) => {
+    await withLayer(folder, 'd.vmdk', async (layer) => {
       expect(layer).toMatchObject({ variant: 'twoGbMaxExtentSparse', virtualSize: 2000 * 16 * SECTOR });
       expect(layer.files).toHaveLength(2001);
       expect(await layer.allocatedBytes()).toBe(2000 * 8 * SECTOR);
@@ -621,10 +600,10 @@ describe('a disk and its files', () => {
     const folder = freshFolder();
     writeDescriptor(folder, ['RW 1 ZERO', 'NOACCESS 10 FLAT "gone.vmdk" 0', 'RW 2 FLAT "d-flat.vmdk" 0']);
     writeFileSync(join(folder, 'd-flat.vmdk'), pattern(0, 2 * SECTOR));
-    await withDisk(folder, 'd.vmdk', async (layer) => {
+    await withLayer(folder, 'd.vmdk', async (layer) => {
       expect(layer.virtualSize).toBe(13 * SECTOR);
       expect((await readLayer(layer, 11 * SECTOR, 1024)).equals(pattern(0, 1024))).toBe(true);
-      expect(await wire(readLayer(layer, 0, 1024))).toMatchObject({ kind: 'denied' });
+      expect(await wireOf(readLayer(layer, 0, 1024))).toMatchObject({ kind: 'denied' });
       expect(await layer.allocatedBytes()).toBe(1024);
     });
   });
@@ -633,7 +612,7 @@ describe('a disk and its files', () => {
     const folder = freshFolder();
     writeFileSync(join(folder, 'd-s001.vmdk'), buildSparse(layout).bytes);
     writeDescriptor(folder, ['RW 1600 SPARSE "d-s001.vmdk"'], 'twoGbMaxExtentSparse');
-    expect(await wire(open(folder, 'd-s001.vmdk'))).toMatchObject({
+    expect(await wireOf(open(folder, 'd-s001.vmdk'))).toMatchObject({
       kind: 'unsupported',
       details: { role: 'extent', descriptor: 'd.vmdk' },
     });
@@ -644,7 +623,7 @@ describe('a disk and its files', () => {
     const folder = freshFolder();
     const image = writeSparseDisk(folder, 'old name', layout);
     writeFileSync(join(folder, 'new.vmdk'), image.bytes);
-    await withDisk(folder, 'new.vmdk', async (layer) => {
+    await withLayer(folder, 'new.vmdk', async (layer) => {
       expect(layer.files).toMatchObject([{ role: 'image', name: 'new.vmdk', size: image.bytes.length }]);
     });
   });
@@ -653,7 +632,7 @@ describe('a disk and its files', () => {
     const folder = freshFolder();
     for (const extents of [['RW 1600 FLAT "other-flat.vmdk" 0'], ['RW 1600 SPARSE "d.vmdk"', 'RW 9 SPARSE "e.vmdk"']]) {
       writeSparseDisk(folder, 'd', layout, { extents });
-      expect(await wire(open(folder))).toMatchObject({ kind: 'unsupported' });
+      expect(await wireOf(open(folder))).toMatchObject({ kind: 'unsupported' });
     }
   });
 

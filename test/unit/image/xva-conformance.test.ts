@@ -4,7 +4,8 @@ import { gzipSync } from 'node:zlib';
 import { openLayer } from '../../../main/engine/image/formats.ts';
 import type { ImageLayer } from '../../../main/engine/image/image.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
-import { describeImageLayer, type ExpectedKind, type ImageSample, seeded } from '../../conformance/image-layer.ts';
+import { describeImageLayer, type ExpectedKind, type ImageSample } from '../../conformance/image-layer.ts';
+import { randomFrom } from '../../support/random.ts';
 import { buildXva, type XvaDisk } from '../../support/xva-builder.ts';
 
 /**
@@ -43,7 +44,7 @@ const CHUNK = 4096;
 
 /** A disk with these blocks filled, and zeros elsewhere. */
 function diskOf(size: number, filled: readonly number[]): Buffer {
-  const random = seeded(size);
+  const random = randomFrom(size);
   const disk = Buffer.alloc(size);
   for (const block of filled) {
     for (let i = block * CHUNK; i < Math.min(size, (block + 1) * CHUNK); i++) disk[i] = Math.floor(random() * 256);

@@ -18,13 +18,14 @@ import {
 } from '../../../main/engine/image/xva/ova-xml.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { runAsync } from '../../../main/engine/storage/io.ts';
-import { findings, readLayer, seeded } from '../../conformance/image-layer.ts';
+import { findings, readLayer } from '../../conformance/image-layer.ts';
+import { randomFrom } from '../../support/random.ts';
 import { scratchFolder } from '../../support/scratch.ts';
 import { buildTar, type TarMember } from '../../support/tar-builder.ts';
 import { buildXva, CHUNK, diskMembers, ovaXml, vdiRecord, type XenRecordOf } from '../../support/xva-builder.ts';
 
 const SMALL = 4096;
-const random = seeded(3);
+const random = randomFrom(3);
 const noise = (length: number): Buffer => Buffer.from(Uint8Array.from({ length }, () => Math.floor(random() * 256)));
 
 describe('a XenServer export', () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { nameFromBytes, nameFromUtf16, nameToBytes } from '../../../main/engine/filesystem/names.ts';
-import { between, randomFrom } from '../../support/memory-layer.ts';
+import { between, randomFrom } from '../../support/random.ts';
 
 const bytesOf = (text: string) => Buffer.from(text, 'latin1');
 

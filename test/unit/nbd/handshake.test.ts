@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { ExportDirectory } from '../../../main/engine/nbd/exports.ts';
 import { Handshake, type HandshakeOutcome, MAX_REPLY_BYTES } from '../../../main/engine/nbd/handshake.ts';
-import { CLIENT_FLAGS, contextData, counted, infoData, option, optionReplies, seeded } from '../../support/nbd-wire.ts';
+import { CLIENT_FLAGS, contextData, counted, infoData, option, optionReplies } from '../../support/nbd-wire.ts';
+import { randomFrom } from '../../support/random.ts';
 
 const exports = new ExportDirectory([
   { name: 'web01/disk0', description: 'web01, disk 0', size: 0x1234_5678_9a },
@@ -217,7 +218,7 @@ describe('NBD handshake', () => {
   });
 
   it('survives damaged conversations, cut anywhere', () => {
-    const random = seeded(1);
+    const random = randomFrom(1);
     for (let round = 0; round < 3000; round++) {
       const good = Buffer.concat([
         CLIENT_FLAGS,

@@ -9,11 +9,11 @@ import {
   type RequestFields,
   replies,
   request,
-  seeded,
   TestDevice,
   TestObserver,
   TestOutput,
 } from '../../support/nbd-wire.ts';
+import { randomFrom } from '../../support/random.ts';
 
 const READ = 0;
 const DISC = 2;
@@ -196,7 +196,7 @@ describe('NBD transmission', () => {
         request({ type: READ, cookie: BigInt(i), offset: BigInt(i * 100), length: 100 }),
       ),
     );
-    const random = seeded(2);
+    const random = randomFrom(2);
     for (let round = 0; round < 50; round++) {
       const { output, transmission } = start(device, false);
       for (let at = 0; at < bytes.length; ) {
@@ -381,7 +381,7 @@ describe('NBD transmission', () => {
   });
 
   it('answers whatever comes with whole replies or closes, and sends no more than was asked for', () => {
-    const random = seeded(3);
+    const random = randomFrom(3);
     const sparse = new TestDevice(300_000, [[50_000, 150_000]]);
     sparse.failAt.set(200_000, new Error('bad'));
     for (let round = 0; round < 2000; round++) {

@@ -545,7 +545,13 @@ export function fakeApi(options: { readonly rows?: number; readonly empty?: bool
     },
     hash: async () =>
       runTask('hash', 'Hash disk sda of before-upgrade', { kind: 'hash', sha256: 'ab'.repeat(32), bytes: 40 * GIB }),
-    verify: async () => runTask('verify', 'Verify before-upgrade', { kind: 'verify', source: '/srv/backups', findings: [], disksChecked: 1 }),
+    verify: async () =>
+      runTask('verify', 'Verify before-upgrade', {
+        kind: 'verify',
+        source: '/srv/backups',
+        findings: [],
+        disksChecked: 1,
+      }),
     watchTasks: () => taskChanges.stream([...tasks.values()]),
     watchTask: ({ id }) => (id.startsWith(SCAN) ? scanEnd(id.slice(SCAN.length)) : taskChanges.stream([])),
     convert: async () => Promise.reject(new FakeError(damage)),

@@ -15,7 +15,7 @@ import { nameFromBytes } from '../../../main/engine/filesystem/names.ts';
 import { modeToSet, utime } from '../../../main/engine/restore/attributes.ts';
 import { joinVmPath, splitVmPath } from '../../../main/engine/restore/source.ts';
 import { directory, file, MemoryFileSystem, special, symlink } from '../../support/memory-file-system.ts';
-import { randomBytesOf, randomFrom } from '../../support/memory-layer.ts';
+import { randomBytesOf, randomFrom } from '../../support/random.ts';
 import { scratchFolder } from '../../support/scratch.ts';
 import { contentsOf, copySources, copyTree, problemsOf } from './copy-helpers.ts';
 

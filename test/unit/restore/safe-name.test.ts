@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { nameFromBytes } from '../../../main/engine/filesystem/names.ts';
 import { fitName, safeName } from '../../../main/engine/restore/safe-name.ts';
-import { between, randomFrom } from '../../support/memory-layer.ts';
+import { between, randomFrom } from '../../support/random.ts';
 
 const platforms = ['linux', 'darwin', 'win32'] as const;
 const guest = (bytes: string): string => nameFromBytes(Buffer.from(bytes, 'latin1'));

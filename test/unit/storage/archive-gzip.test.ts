@@ -10,7 +10,7 @@ import { loadIndex, storeIndex } from '../../../main/engine/storage/archive/inde
 import { MemorySource } from '../../../main/engine/storage/byte-source.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { LocalFile } from '../../../main/engine/storage/local-file.ts';
-import { seeded } from '../../conformance/image-layer.ts';
+import { randomFrom } from '../../support/random.ts';
 import { scratchFolder } from '../../support/scratch.ts';
 
 const KIB = 1024;
@@ -18,7 +18,7 @@ const MIB = 1024 * KIB;
 
 /** Content like a disk's: text, noise, long stretches of zeros, things seen before. */
 function content(length: number, seed = 5): Buffer {
-  const random = seeded(seed);
+  const random = randomFrom(seed);
   const bytes = Buffer.alloc(length);
   for (let at = 0; at < length; ) {
     const run = Math.min(length - at, 1 + Math.floor(random() ** 2 * 90_000));
@@ -76,7 +76,7 @@ describe('a gzip file', () => {
 
   /** Thousands of ranges, small and large, near and far, read both ways. */
   async function expectReads(path: string, expected: Buffer, places: GzipPlaces, ranges: number): Promise<void> {
-    const random = seeded(ranges);
+    const random = randomFrom(ranges);
     for (const synchronous of [true, false]) {
       const source = new GzipSource(LocalFile.open(path, { synchronous }), places, 3 * MIB);
       expect(source.size).toBe(expected.length);
@@ -265,7 +265,7 @@ describe('a gzip file', () => {
 
     it('never passes with other content, wherever a byte is changed', async () => {
       const small = gzipSync(plain.subarray(100_000, 110_000));
-      const random = seeded(77);
+      const random = randomFrom(77);
       let refused = 0;
       for (let i = 0; i < 600; i++) {
         const bytes = Buffer.from(small);

@@ -10,9 +10,9 @@ import {
   OUTPUT_READY,
   STREAM_END,
 } from '../../../main/engine/storage/archive/inflate.ts';
-import { seeded } from '../../conformance/image-layer.ts';
+import { randomFrom } from '../../support/random.ts';
 
-const random = seeded(23);
+const random = randomFrom(23);
 
 /** Content of several tempers: text, noise, zeros, repetitions far and near. */
 function content(length: number): Buffer {

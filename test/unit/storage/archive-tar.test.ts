@@ -11,7 +11,7 @@ import type { TarIndex } from '../../../main/engine/storage/archive/tar-index.ts
 import { scanTar } from '../../../main/engine/storage/archive/tar-scan.ts';
 import { type ByteSource, MemorySource } from '../../../main/engine/storage/byte-source.ts';
 import { LocalFile } from '../../../main/engine/storage/local-file.ts';
-import { seeded } from '../../conformance/image-layer.ts';
+import { randomFrom } from '../../support/random.ts';
 import { scratchFolder } from '../../support/scratch.ts';
 import { BLOCK, buildTar, type TarMember, tarHeader, tarMember } from '../../support/tar-builder.ts';
 
@@ -347,7 +347,7 @@ describe('a tar', () => {
       { name: 'Ref:1/00000000.checksum', content: Buffer.alloc(40) },
       { name: 's', type: 'S', format: 'gnu', content: text('data') },
     ]);
-    const random = seeded(19);
+    const random = randomFrom(19);
     for (let round = 0; round < 400; round++) {
       const bytes = Buffer.from(original);
       for (let n = 1 + Math.floor(random() * 3); n > 0; n--) {

@@ -10,16 +10,9 @@ import {
   writeGpt,
   writeMbr,
 } from '../../support/partition-builder.ts';
+import { randomFrom } from '../../support/random.ts';
 
 const MiB = 1 << 20;
-
-function random(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 0x1_0000_0000;
-  };
-}
 
 function mbrDisk(): { disk: Uint8Array; hot: number[] } {
   const disk = new Uint8Array(4 * MiB);
@@ -50,7 +43,7 @@ it.each([
 ])(
   '%s: 1,500 damaged disks each give volumes within the disk',
   async (_, make) => {
-    const next = random(0x5eed);
+    const next = randomFrom(0x5eed);
     const { disk: sound, hot } = make();
     const started = performance.now();
     for (let round = 0; round < 1500; round++) {

@@ -7,6 +7,7 @@
  * in each file names them.
  */
 import type { Finding } from '../../image/image.ts';
+import { uuidIn } from '../../text.ts';
 import type { NetworkAdapter } from '../model.ts';
 import { oneLine } from '../text.ts';
 import { at, type ConfigNode, flagAt, integerAt, textAt, valuesBelow } from './node.ts';
@@ -110,8 +111,7 @@ export function readConfig(roots: readonly ConfigNode[], source: string): HyperV
 
 /** A GUID in upper case without braces; undefined for what is none. */
 export function guid(text: string | undefined): string | undefined {
-  const match = /^\{?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}?$/i.exec(text?.trim() ?? '');
-  return match?.[1]?.toUpperCase();
+  return uuidIn(text)?.toUpperCase();
 }
 
 function guidsBelow(node: ConfigNode | undefined): string[] {

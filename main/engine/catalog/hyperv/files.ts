@@ -10,7 +10,7 @@ import type { Finding } from '../../image/image.ts';
 import type { Confinement } from '../../storage/confinement.ts';
 import { isCompanionName } from '../files.ts';
 import type { Folder } from '../walk.ts';
-import { readXmlFile, rootNameOf } from '../xml.ts';
+import { readXmlFile, rootNameOf } from '../xml-files.ts';
 import { guid, type HyperVConfig, readConfig } from './config.ts';
 import { readConfiguration } from './keys.ts';
 import type { ConfigNode } from './node.ts';

@@ -1,5 +1,5 @@
 /** Configurations of Hyper-V before 2016, which are XML (UTF-16): each value's element says its type. */
-import type { XmlElement } from '../xml.ts';
+import type { XmlElement } from '../../xml.ts';
 import type { ConfigNode, ConfigValue } from './node.ts';
 
 /** The element as a configuration node, with what is below it. Values that are not of their type are left out. */

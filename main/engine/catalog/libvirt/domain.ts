@@ -6,9 +6,9 @@
  * namespace (http://libosinfo.org/xmlns/libvirt/domain/1.0).
  */
 import type { Finding } from '../../image/image.ts';
+import { attribute, childOf, childrenOf, childText, type XmlElement } from '../../xml.ts';
 import type { NetworkAdapter } from '../model.ts';
 import { oneLine } from '../text.ts';
-import { attribute, childOf, childrenOf, childText, type XmlElement } from '../xml.ts';
 
 /** Disks and adapters read at most; libvirt itself has no such limit, QEMU's buses end well before. */
 const MAX_DEVICES = 1_024;

@@ -8,10 +8,11 @@ import { findingFromError } from '../../chain/verify.ts';
 import { CancelledError, ChainliftError } from '../../errors.ts';
 import type { Finding } from '../../image/image.ts';
 import type { Confinement } from '../../storage/confinement.ts';
+import { attribute, childOf, childText, type XmlElement } from '../../xml.ts';
 import { isCompanionName } from '../files.ts';
 import { oneLine } from '../text.ts';
 import type { Folder } from '../walk.ts';
-import { attribute, childOf, childText, readXmlFile, rootNameOf, type XmlElement } from '../xml.ts';
+import { readXmlFile, rootNameOf } from '../xml-files.ts';
 import { type Domain, readDomain, uuidOf } from './domain.ts';
 import { type LibvirtSnapshot, readSnapshot } from './snapshot.ts';
 

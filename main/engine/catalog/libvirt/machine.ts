@@ -80,8 +80,11 @@ interface NamedSnapshot {
 
 /** The snapshots oldest first, each with an id of its own and a parent that exists, free of loops. */
 function namedSnapshots(machine: MachineFiles, findings: Finding[], index: LayerIndex): NamedSnapshot[] {
-  const files = [...machine.snapshots].sort((a, b) =>
-    (a.snapshot.created ?? '').localeCompare(b.snapshot.created ?? '', 'en'),
+  // Two of one second: the one that was made from the other is the later one.
+  const files = [...machine.snapshots].sort(
+    ({ snapshot: a }, { snapshot: b }) =>
+      (a.created ?? '').localeCompare(b.created ?? '', 'en') ||
+      Number(a.parent === b.name) - Number(b.parent === a.name),
   );
   if (files.length > MAX_SNAPSHOTS) {
     findings.push({

@@ -8,8 +8,9 @@
  * Facts: libvirt, "Snapshot XML format" (https://libvirt.org/formatsnapshot.html), src/conf/snapshot_conf.c, and virsh's man page
  * (snapshot-create).
  */
+
+import { attribute, childOf, childrenOf, childText, type XmlElement } from '../../xml.ts';
 import { oneLine } from '../text.ts';
-import { attribute, childOf, childrenOf, childText, type XmlElement } from '../xml.ts';
 import { type Domain, readDomain, sourceOf } from './domain.ts';
 
 /** How a snapshot holds something: in the image, in a file of its own, not at all, or by means that libvirt does not know. */

@@ -5,7 +5,7 @@
 import { CorruptError } from '../../errors.ts';
 import type { Finding } from '../../image/image.ts';
 import type { ByteSource } from '../../storage/byte-source.ts';
-import { childOf, childrenOf, readXml, type XmlElement } from '../../xml.ts';
+import { childOf, childrenOf, childText, readXml, type XmlElement } from '../../xml.ts';
 import type { NetworkAdapter } from '../model.ts';
 import { oneLine } from '../text.ts';
 
@@ -121,12 +121,13 @@ function machineOf(
   const items = (hardware?.children ?? [])
     .filter(({ name }) => name === 'Item' || name === 'StorageItem' || name === 'EthernetPortItem')
     .slice(0, MAX_ITEMS);
-  const text = (item: XmlElement, name: string): string | undefined => childOf(item, name)?.text || undefined;
-  const ofType = (type: string): XmlElement[] => items.filter((item) => text(item, 'ResourceType') === type);
-  const byInstance = new Map(items.map((item) => [text(item, 'InstanceID') ?? text(item, 'InstanceId'), item]));
+  const ofType = (type: string): XmlElement[] => items.filter((item) => childText(item, 'ResourceType') === type);
+  const byInstance = new Map(
+    items.map((item) => [childText(item, 'InstanceID') ?? childText(item, 'InstanceId'), item]),
+  );
 
   const attached = ofType(HARD_DISK).flatMap((item): OvfDisk[] => {
-    const resource = text(item, 'HostResource');
+    const resource = childText(item, 'HostResource');
     const found = diskOf(resource, disks, files);
     if (found === undefined) {
       findings.push({
@@ -138,18 +139,18 @@ function machineOf(
       });
       return [];
     }
-    const controller = byInstance.get(text(item, 'Parent'));
-    const bus = BUSES[controller === undefined ? '' : (text(controller, 'ResourceType') ?? '')];
-    const unit = text(item, 'AddressOnParent');
+    const controller = byInstance.get(childText(item, 'Parent'));
+    const bus = BUSES[controller === undefined ? '' : (childText(controller, 'ResourceType') ?? '')];
+    const unit = childText(item, 'AddressOnParent');
     if (bus === undefined || unit === undefined || controller === undefined) return [found];
-    return [{ ...found, node: oneLine(`${bus}${text(controller, 'Address') ?? '0'}:${unit}`) }];
+    return [{ ...found, node: oneLine(`${bus}${childText(controller, 'Address') ?? '0'}:${unit}`) }];
   });
-  const cpus = Number(text(ofType(CPU)[0] ?? EMPTY, 'VirtualQuantity'));
+  const cpus = Number(childText(ofType(CPU)[0] ?? EMPTY, 'VirtualQuantity'));
   const [memory] = ofType(MEMORY);
   const memoryBytes =
     memory === undefined
       ? undefined
-      : bytesOf(text(memory, 'VirtualQuantity'), text(memory, 'AllocationUnits') ?? 'MegaBytes');
+      : bytesOf(childText(memory, 'VirtualQuantity'), childText(memory, 'AllocationUnits') ?? 'MegaBytes');
   const guest = operatingSystem(system);
   const firmware = childrenOf(hardware, 'Config').find((config) => config.attributes.get('key') === 'firmware');
   return {

@@ -8,6 +8,7 @@
  */
 import { CorruptError, NeedsKeyError } from '../../errors.ts';
 import type { Finding } from '../../image/image.ts';
+import { uuidIn } from '../../text.ts';
 import { childOf, childrenOf, descend, type XmlElement } from '../../xml.ts';
 import type { NetworkAdapter } from '../model.ts';
 import { oneLine } from '../text.ts';
@@ -100,7 +101,7 @@ export function readSettings(root: XmlElement, source: string): VboxMachine {
     snapshotFolder: machine.attributes.get('snapshotFolder') || 'Snapshots',
     stateFile: machine.attributes.get('stateFile') || undefined,
     aborted: isTrue(machine.attributes.get('aborted')),
-    currentSnapshot: uuidOf(machine.attributes.get('currentSnapshot')),
+    currentSnapshot: uuidIn(machine.attributes.get('currentSnapshot')),
     media,
     snapshots,
     disks: disksOf(machine, source, findings),
@@ -128,12 +129,6 @@ const NOTHING: VboxMachine = {
 
 function missing(source: string, field: string, expected: string, found: string): CorruptError {
   return new CorruptError(`${STRUCTURE} ${field}`, { source, expected, found: found.slice(0, 64) });
-}
-
-/** A UUID without its braces, in lower case; undefined for what is none. */
-export function uuidOf(text: string | undefined): string | undefined {
-  const uuid = text?.replace(/^\{(.*)\}$/, '$1').toLowerCase();
-  return uuid !== undefined && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(uuid) ? uuid : undefined;
 }
 
 function isTrue(text: string | undefined): boolean {
@@ -212,7 +207,7 @@ function mediaOf(registry: XmlElement | undefined, source: string, findings: Fin
   ).map((element) => ({ element, parent: undefined }));
   // The list grows while it is walked: parents before children.
   for (const { element, parent } of work) {
-    const uuid = uuidOf(element.attributes.get('uuid'));
+    const uuid = uuidIn(element.attributes.get('uuid'));
     const location = element.attributes.get('location');
     if (uuid === undefined || location === undefined || location === '' || media.has(uuid)) {
       findings.push({
@@ -252,7 +247,7 @@ function snapshotsOf(machine: XmlElement, source: string, findings: Finding[]): 
     }),
   );
   for (const { element, parent } of work) {
-    const id = uuidOf(element.attributes.get('uuid'));
+    const id = uuidIn(element.attributes.get('uuid'));
     const name = oneLine(element.attributes.get('name') ?? '');
     if (id === undefined || known.has(id)) {
       findings.push({
@@ -316,14 +311,14 @@ function disksOf(owner: XmlElement, source: string, findings: Finding[]): VboxAt
     for (const device of childrenOf(controller, 'AttachedDevice')) {
       if (device.attributes.get('type') !== 'HardDisk') continue;
       const at = (name: string): string => device.attributes.get(name) ?? '0';
-      const uuid = uuidOf(childOf(device, 'Image')?.attributes.get('uuid'));
+      const uuid = uuidIn(childOf(device, 'Image')?.attributes.get('uuid'));
       add(index, controller.attributes.get('name') ?? 'controller', at('port'), at('device'), uuid);
     }
   }
   // Settings before 1.7 (VirtualBox 2).
   for (const device of childrenOf(childOf(owner, 'HardDiskAttachments'), 'HardDiskAttachment')) {
     const at = (name: string): string => device.attributes.get(name) ?? '0';
-    add(at('bus') === 'IDE' ? 0 : 1, at('bus'), at('channel'), at('device'), uuidOf(device.attributes.get('hardDisk')));
+    add(at('bus') === 'IDE' ? 0 : 1, at('bus'), at('channel'), at('device'), uuidIn(device.attributes.get('hardDisk')));
   }
   return disks
     .sort((a, b) => a.order[0]! - b.order[0]! || a.order[1]! - b.order[1]! || a.order[2]! - b.order[2]!)

@@ -6,6 +6,7 @@
  */
 import { CorruptError, UnsupportedError } from '../../errors.ts';
 import type { OpenFile } from '../../storage/archive/archive.ts';
+import { uuidIn } from '../../text.ts';
 import { childOf, childrenOf, descend, readXml, type XmlElement } from '../../xml.ts';
 
 /** Real ones have some KiB. */
@@ -149,9 +150,8 @@ function imageOf(element: XmlElement, source: string): DescriptorImage {
 
 function guidOf(parent: XmlElement, name: string, source: string): string {
   const text = childOf(parent, name)?.text ?? '';
-  const guid = text.replace(/^\{(.*)\}$/, '$1').toLowerCase();
-  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(guid))
-    throw corrupt(source, name, 'a GUID', text.slice(0, 64));
+  const guid = uuidIn(text);
+  if (guid === undefined) throw corrupt(source, name, 'a GUID', text.slice(0, 64));
   return guid;
 }
 

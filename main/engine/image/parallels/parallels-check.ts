@@ -6,13 +6,12 @@ import { createHash } from 'node:crypto';
 import { Fields } from '../../binary.ts';
 import { throwIfCancelled } from '../../errors.ts';
 import { runAsync } from '../../storage/io.ts';
+import { BITMAP_BITS, Bitmap } from '../bitmap.ts';
+import { FindingLimit, findingOf } from '../findings.ts';
 import type { Finding } from '../image.ts';
 import { at, EXTENSION_MAGIC, FLAG_EMPTY, IN_USE } from './layout.ts';
 import { ENTRIES_AT_ONCE, type ExpandingStorage } from './storage.ts';
 
-/** Findings of one kind that are told singly; more are counted. */
-const TOLD = 20;
-const BITMAP_BITS = 32 * 1024 * 1024 * 8;
 /** Format extensions are a cluster long; one of more is not read to be summed. */
 const MAX_EXTENSION = 64 << 20;
 
@@ -57,17 +56,12 @@ async function* checkEntries(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Finding, number> {
   const { file, header } = storage;
-  const told = new Map<string, number>();
-  const count = (code: string): boolean => {
-    const number = (told.get(code) ?? 0) + 1;
-    told.set(code, number);
-    return number <= TOLD;
-  };
+  const limit = new FindingLimit(file.name);
   const clusters = Math.ceil(file.size / header.clusterBytes);
   let used = 0;
   let remainder: number | undefined;
   for (let from = 0; from <= clusters; from += BITMAP_BITS) {
-    let bitmap: Uint8Array | undefined;
+    let places: Bitmap | undefined;
     for (let first = 0; first < storage.entries; first += ENTRIES_AT_ONCE) {
       throwIfCancelled(signal, 'The check');
       const batch = Math.min(ENTRIES_AT_ONCE, storage.entries - first);
@@ -85,11 +79,9 @@ async function* checkEntries(
         };
         if (from === 0) {
           used++;
-          if (!fits && count('cluster-out-of-file')) {
-            const { message, details } = storage.badEntry(entries, i, first + i);
-            const expected = String(details.expected);
-            yield { severity: 'damaged', code: 'cluster-out-of-file', message, ...where, expected };
-          } else if (fits && position < header.dataOffset && count('cluster-in-header')) {
+          if (!fits && limit.counts('cluster-out-of-file', 'damaged')) {
+            yield findingOf(storage.badEntry(entries, i, first + i), 'cluster-out-of-file');
+          } else if (fits && position < header.dataOffset && limit.counts('cluster-in-header', 'suspicious')) {
             yield {
               severity: 'suspicious',
               code: 'cluster-in-header',
@@ -101,7 +93,8 @@ async function* checkEntries(
         }
         if (!fits) continue;
         remainder ??= position % header.clusterBytes;
-        if (from === 0 && position % header.clusterBytes !== remainder && count('cluster-unaligned')) {
+        const unaligned = from === 0 && position % header.clusterBytes !== remainder;
+        if (unaligned && limit.counts('cluster-unaligned', 'suspicious')) {
           yield {
             severity: 'suspicious',
             code: 'cluster-unaligned',
@@ -111,11 +104,10 @@ async function* checkEntries(
           };
         }
         // All at one distance from a multiple of their size: two that share a byte then share their place.
-        const place = Math.floor(position / header.clusterBytes) - from;
-        if (place < 0 || place >= BITMAP_BITS) continue;
-        bitmap ??= new Uint8Array(Math.ceil(Math.min(BITMAP_BITS, clusters + 1 - from) / 8) + 1);
-        const mask = 1 << (place & 7);
-        if ((bitmap[place >>> 3]! & mask) !== 0 && count('cluster-overlap')) {
+        const place = Math.floor(position / header.clusterBytes);
+        if (place < from || place >= from + BITMAP_BITS) continue;
+        places ??= new Bitmap(from, Math.min(BITMAP_BITS, clusters + 1 - from));
+        if (!places.mark(place, 1) && limit.counts('cluster-overlap', 'damaged')) {
           yield {
             severity: 'damaged',
             code: 'cluster-overlap',
@@ -124,15 +116,10 @@ async function* checkEntries(
             expected: 'a cluster that nothing else uses',
           };
         }
-        bitmap[place >>> 3]! |= mask;
       }
     }
   }
-  for (const [code, number] of told) {
-    if (number <= TOLD) continue;
-    const message = `${number - TOLD} more findings of this kind in ${file.name}`;
-    yield { severity: 'damaged', code, message, source: file.name, found: number - TOLD };
-  }
+  yield* limit.counted();
   return used;
 }
 

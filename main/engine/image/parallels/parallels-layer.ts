@@ -11,6 +11,7 @@ import { checkRange } from '../../storage/byte-source.ts';
 import { type Io, runAsync } from '../../storage/io.ts';
 import type { Finding, ImageLayer, InternalSnapshot, LayerFile, LayerRun, ParentClaim } from '../image.ts';
 import { RunList } from '../run-list.ts';
+import { SideBySide } from '../side-by-side.ts';
 import { checkExpanding } from './parallels-check.ts';
 import { ExpandingStorage, type Storage } from './storage.ts';
 
@@ -40,9 +41,7 @@ export class ParallelsLayer implements ImageLayer {
   readonly files: readonly LayerFile[];
   readonly granularity: number;
   readonly properties: Readonly<Record<string, string | number | boolean>>;
-  readonly #storages: readonly Storage[];
-  /** First byte of each storage on the disk. */
-  readonly #starts: readonly number[];
+  readonly #storages: SideBySide<Storage>;
   readonly #findings: readonly Finding[];
 
   constructor(parts: ParallelsParts) {
@@ -52,16 +51,9 @@ export class ParallelsLayer implements ImageLayer {
     this.id = parts.id;
     if (parts.snapshots !== undefined) this.snapshots = parts.snapshots;
     this.files = parts.files;
-    this.#storages = parts.storages;
+    this.#storages = new SideBySide(parts.storages);
     this.#findings = parts.findings;
-    const starts: number[] = [];
-    let end = 0;
-    for (const storage of parts.storages) {
-      starts.push(end);
-      end += storage.size;
-    }
-    this.#starts = starts;
-    this.virtualSize = end;
+    this.virtualSize = this.#storages.size;
     this.granularity = Math.min(...parts.storages.map(({ granularity }) => granularity));
     this.variant = parts.storages.length > 1 ? 'split' : parts.storages[0]!.type;
     this.properties = parts.properties;
@@ -70,32 +62,15 @@ export class ParallelsLayer implements ImageLayer {
   *runs(offset: number, length: number): Io<LayerRun[]> {
     checkRange({ name: this.name, size: this.virtualSize }, offset, length);
     const out = new RunList();
-    const end = offset + length;
-    for (let at = offset, index = this.#storageAt(offset); at < end; index++) {
-      const storage = this.#storages[index]!;
-      const start = this.#starts[index]!;
-      const stop = Math.min(end, start + storage.size);
-      yield* storage.runs(at - start, stop - at, start, out);
-      at = stop;
+    for (const { part, base, start, end } of this.#storages.shares(offset, length)) {
+      yield* part.runs(start - base, end - start, base, out);
     }
     return out.finish();
   }
 
-  /** The number of the storage that holds the byte at `offset`. */
-  #storageAt(offset: number): number {
-    let low = 0;
-    let high = this.#starts.length - 1;
-    while (low < high) {
-      const middle = Math.ceil((low + high) / 2);
-      if (this.#starts[middle]! <= offset) low = middle;
-      else high = middle - 1;
-    }
-    return low;
-  }
-
   async allocatedBytes(signal?: AbortSignal): Promise<number> {
     let total = 0;
-    for (const storage of this.#storages) {
+    for (const storage of this.#storages.parts) {
       for (let at = 0; at < storage.size; at += storage.step) {
         throwIfCancelled(signal);
         const out = new RunList();
@@ -109,14 +84,14 @@ export class ParallelsLayer implements ImageLayer {
   async *check(signal?: AbortSignal): AsyncGenerator<Finding> {
     throwIfCancelled(signal, 'The check');
     yield* this.#findings;
-    for (const storage of this.#storages) {
+    for (const storage of this.#storages.parts) {
       if (storage instanceof ExpandingStorage) yield* checkExpanding(storage, signal);
       else if (storage.file.size > storage.size) yield longer(storage);
     }
   }
 
   async close(): Promise<void> {
-    await closeAll(this.#storages.map(({ file }) => file));
+    await closeAll(this.#storages.parts.map(({ file }) => file));
   }
 }
 

@@ -4,9 +4,10 @@
  */
 import { CorruptError, throwIfCancelled } from '../../errors.ts';
 import { runAsync } from '../../storage/io.ts';
+import { FindingLimit, findingOf, readOr } from '../findings.ts';
 import type { Finding } from '../image.ts';
 import { ClusterCounts } from '../qcow2/cluster-counts.ts';
-import { FindingLimit, findingOf, readOr } from '../qcow2/findings.ts';
+import { Unpacked } from '../qcow2/unpacked.ts';
 import { HEADER_BYTES } from './layout.ts';
 import type { QcowEntry, QcowMap } from './qcow-map.ts';
 
@@ -17,6 +18,7 @@ const SECTOR = 512;
 export async function* checkQcow(map: QcowMap, signal: AbortSignal | undefined): AsyncGenerator<Finding> {
   const limit = new FindingLimit(map.file.name);
   const used = new ClusterCounts();
+  const unpacked = new Unpacked();
   const { l1Offset, l1Size } = map.header;
   mark(used, 0, HEADER_BYTES, 'header');
   mark(used, l1Offset, l1Size * 8, 'L1 table');
@@ -33,7 +35,7 @@ export async function* checkQcow(map: QcowMap, signal: AbortSignal | undefined):
       if (map.tableAt(fields, at) === 0) continue;
       const table = first + at / 8;
       const problem = map.tableProblem(fields, at, table);
-      if (problem === undefined) yield* checkTable(map, used, limit, table, map.tableAt(fields, at), signal);
+      if (problem === undefined) yield* checkTable(map, used, unpacked, limit, table, map.tableAt(fields, at), signal);
       else yield* limit.tell(findingOf(map.badEntry(fields, at, problem), 'l1-entry'));
     }
   }
@@ -44,6 +46,7 @@ export async function* checkQcow(map: QcowMap, signal: AbortSignal | undefined):
 async function* checkTable(
   map: QcowMap,
   used: ClusterCounts,
+  unpacked: Unpacked,
   limit: FindingLimit,
   table: number,
   position: number,
@@ -71,15 +74,19 @@ async function* checkTable(
     const to = Math.min(map.header.size, guest + map.header.clusterSize);
     const problem = map.entryProblem(entry, guest, to);
     if (problem !== undefined) {
-      yield* limit.tell(findingOf(map.badEntry(fields, at, problem), 'l2-entry'));
+      // A ruined table has thousands of them.
+      if (limit.counts('l2-entry', 'damaged')) yield findingOf(map.badEntry(fields, at, problem), 'l2-entry');
       continue;
     }
-    const other = markEntry(map, used, entry, to - guest);
-    if (other !== undefined) {
+    const again = entry.kind === 'compressed' && unpacked.before(entry.position, entry.stored);
+    // Compressed clusters share sectors, but no two begin at one byte.
+    const other = again ? 'data' : markEntry(map, used, entry, to - guest);
+    const code = other === 'data' ? 'cluster-overlap' : 'cluster-in-metadata';
+    if (other !== undefined && limit.counts(code, 'damaged')) {
       const error = fields.corrupt('', at, 'bytes that nothing else uses', `byte ${entry.position}, of the ${other}`);
-      yield* limit.tell(findingOf(error, other === 'data' ? 'cluster-overlap' : 'cluster-in-metadata'));
+      yield findingOf(error, code);
     }
-    if (entry.kind === 'compressed') yield* unpack(map, limit, entry, guest, signal);
+    if (entry.kind === 'compressed' && !again) yield* unpack(map, limit, entry, guest, signal);
   }
 }
 

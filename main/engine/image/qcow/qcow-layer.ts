@@ -14,6 +14,7 @@ import { DeflateCodec } from '../qcow2/deflate-codec.ts';
 import { qcowVersion } from '../qcow2/layout.ts';
 import { isRawByName } from '../raw/raw-layer.ts';
 import { RunList } from '../run-list.ts';
+import { WalkBudget } from '../walk-budget.ts';
 import { checkQcow } from './qcow-check.ts';
 import { type QcowHeader, readQcowHeader } from './qcow-header.ts';
 import { QcowMap } from './qcow-map.ts';
@@ -77,15 +78,22 @@ class QcowLayer implements ImageLayer {
 
   async allocatedBytes(signal?: AbortSignal): Promise<number> {
     throwIfCancelled(signal);
-    const step = Math.ceil(STEP / this.#map.coverage) * this.#map.coverage;
+    const { coverage } = this.#map;
+    const step = Math.ceil(STEP / coverage) * coverage;
+    const budget = new WalkBudget(this.name, this.#file.size);
     let total = 0;
-    for (let at = 0; at < this.virtualSize; at += step) {
+    for (let at = 0; ; at += step) {
       throwIfCancelled(signal);
-      for (const run of await runAsync(this.runs(at, Math.min(step, this.virtualSize - at)), signal)) {
+      // Of a disk of petabytes most may be absent.
+      at = (await runAsync(this.#map.nextTable(at / coverage), signal)) * coverage;
+      if (at >= this.virtualSize) return total;
+      const walk = this.runs(at, Math.min(step, this.virtualSize - at));
+      for (const run of await runAsync(
+        budget.spend(walk, (runs) => runs.length),
+        signal,
+      ))
         if (run.kind === 'data' || run.kind === 'compressed') total += run.length;
-      }
     }
-    return total;
   }
 
   async *check(signal?: AbortSignal): AsyncGenerator<Finding> {

@@ -11,11 +11,14 @@ import { type Io, readBytes } from '../../storage/io.ts';
 import type { Codec } from '../image.ts';
 import { hex64 } from '../qcow2/layout.ts';
 import type { RunList } from '../run-list.ts';
+import { TableCache } from '../table-cache.ts';
 import { COMPRESSED_HIGH, HEADER_BYTES } from './layout.ts';
 import type { QcowHeader } from './qcow-header.ts';
 
+/** L1 entries read and kept together: 4 KiB of them. */
 const PAGE_ENTRIES = 512;
-const MAX_PAGES = 64;
+/** Bytes of L1 entries kept: 64 pages. */
+const CACHE_BYTES = 256 << 10;
 
 /** What an L2 entry says. */
 export interface QcowEntry {
@@ -32,7 +35,7 @@ export class QcowMap {
   /** Bytes of the disk that one L2 table covers. */
   readonly coverage: number;
   readonly entriesPerTable: number;
-  readonly #pages = new Map<number, Fields>();
+  readonly #cache: TableCache;
 
   constructor(file: ByteSource, header: QcowHeader, codec: Codec) {
     this.file = file;
@@ -40,6 +43,7 @@ export class QcowMap {
     this.codec = codec;
     this.entriesPerTable = 2 ** header.l2Bits;
     this.coverage = this.entriesPerTable * header.clusterSize;
+    this.#cache = new TableCache(file, CACHE_BYTES);
   }
 
   /** Entries of table number `table` that stand for clusters of the disk. */
@@ -115,18 +119,27 @@ export class QcowMap {
     }
   }
 
+  /** Number of the first L1 entry from `first` on that is not 0; that of the tables where there is none. @throws CorruptError, IoError. */
+  *nextTable(first: number): Io<number> {
+    const { l1Size } = this.header;
+    for (let table = first; table < l1Size; ) {
+      const page = yield* this.#page(Math.floor(table / PAGE_ENTRIES));
+      const end = Math.min(l1Size, table - (table % PAGE_ENTRIES) + PAGE_ENTRIES);
+      for (; table < end; table++) if (this.tableAt(page, (table % PAGE_ENTRIES) * 8) !== 0) return table;
+    }
+    return l1Size;
+  }
+
+  *#page(number: number): Io<Fields> {
+    const first = number * PAGE_ENTRIES;
+    const position = this.header.l1Offset + first * 8;
+    const count = Math.min(PAGE_ENTRIES, this.header.l1Size - first);
+    return this.l1Fields(yield* this.#cache.get(position, count * 8), position);
+  }
+
   /** Byte position of L2 table number `table`; 0 when there is none. @throws CorruptError. */
   *#tablePosition(table: number): Io<number> {
-    const number = Math.floor(table / PAGE_ENTRIES);
-    let page = this.#pages.get(number);
-    if (page === undefined) {
-      const first = number * PAGE_ENTRIES;
-      const position = this.header.l1Offset + first * 8;
-      const count = Math.min(PAGE_ENTRIES, this.header.l1Size - first);
-      page = this.l1Fields(yield* readBytes(this.file, position, count * 8), position);
-      if (this.#pages.size >= MAX_PAGES) this.#pages.clear();
-      this.#pages.set(number, page);
-    }
+    const page = yield* this.#page(Math.floor(table / PAGE_ENTRIES));
     const at = (table % PAGE_ENTRIES) * 8;
     const problem = this.tableProblem(page, at, table);
     if (problem !== undefined) throw this.badEntry(page, at, problem);

@@ -51,6 +51,9 @@ const HARMLESS = new Set([
   'cache-clean-interval',
 ]);
 
+/** Characters of a data file's name: the longest path of Linux. A backing file's is shorter by the format. */
+const MAX_NAME = 4_096;
+
 interface Named {
   readonly filename: string;
   readonly format?: string;
@@ -76,10 +79,14 @@ function knownFormat(name: string, source: string): string {
   // Own keys only: "constructor" is no format.
   const known = Object.hasOwn(FORMATS, name) ? FORMATS[name] : undefined;
   if (known !== undefined) return known;
-  throw new UnsupportedError(`QCOW2 backing file of format ${JSON.stringify(name)}`, { source });
+  throw new UnsupportedError(`QCOW2 backing file of format ${JSON.stringify(name.slice(0, 64))}`, { source });
 }
 
 function fileOf(name: string, role: string, source: string): Named {
+  if (name.length > MAX_NAME) {
+    const expected = `at most ${MAX_NAME} characters`;
+    throw new CorruptError(`QCOW2 ${role} name`, { source, expected, found: name.length });
+  }
   if (name.startsWith('json:')) return described(name.slice(5), role, source);
   // As QEMU tells them: letters before a colon that comes before any slash. One letter is a Windows drive.
   const protocol = /^([A-Za-z0-9+.\-_]{2,}):/.exec(name)?.[1];
@@ -124,7 +131,7 @@ function described(text: string, role: string, source: string): Named {
   return typeof outer === 'string' ? { ...named, format: knownFormat(outer, source) } : named;
 }
 
-/** Nested objects as dotted keys. The text is at most 1023 bytes long, so depth and number are bounded. */
+/** Nested objects as dotted keys. The text is at most `MAX_NAME` characters long, so depth and number are bounded. */
 function flatten(value: Record<string, unknown>, prefix: string, into: Map<string, unknown>): Map<string, unknown> {
   for (const [key, inner] of Object.entries(value)) {
     if (typeof inner === 'object' && inner !== null && !Array.isArray(inner)) {

@@ -5,9 +5,9 @@
 import { Fields } from '../../binary.ts';
 import { CorruptError, throwIfCancelled } from '../../errors.ts';
 import type { ByteSource } from '../../storage/byte-source.ts';
+import { type FindingLimit, findingOf, readOr } from '../findings.ts';
 import type { Finding } from '../image.ts';
 import { type ClusterCounts, MANY } from './cluster-counts.ts';
-import { type FindingLimit, findingOf, readOr } from './findings.ts';
 import { type Qcow2Header, tableProblem } from './header.ts';
 import * as layout from './layout.ts';
 

@@ -9,12 +9,13 @@ import type { Fields } from '../../binary.ts';
 import { CorruptError, throwIfCancelled } from '../../errors.ts';
 import type { ByteSource } from '../../storage/byte-source.ts';
 import { runAsync } from '../../storage/io.ts';
+import { type FindingLimit, findingOf, readOr } from '../findings.ts';
 import type { Finding } from '../image.ts';
 import type { ClusterCounts } from './cluster-counts.ts';
 import { ClusterEntry } from './cluster-entry.ts';
 import type { ClusterMap } from './cluster-map.ts';
-import { type FindingLimit, findingOf, readOr } from './findings.ts';
 import * as layout from './layout.ts';
+import type { Unpacked } from './unpacked.ts';
 
 /** An L1 table with its map: of the present state, or of a snapshot. */
 export interface State {
@@ -29,6 +30,7 @@ export interface TableCheck {
   readonly clusterSize: number;
   readonly counts: ClusterCounts;
   readonly limit: FindingLimit;
+  readonly unpacked: Unpacked;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -143,12 +145,17 @@ async function* walkTable(
     const guest = cluster * clusterSize;
     const problem = entry.problem ?? placeOf(map, entry, guest);
     if (problem !== undefined) {
-      yield* limit.tell(findingOf(map.badEntry(fields, at, entry, problem), 'l2-entry'));
+      // A ruined table has thousands of them.
+      if (limit.counts('l2-entry', 'damaged')) yield findingOf(map.badEntry(fields, at, entry, problem), 'l2-entry');
       continue;
     }
     if (!entry.allocated) continue;
     yield* countEntry(check, map, fields, at, entry, times);
-    if (entry.kind === 'compressed' && guest < map.geometry.virtualSize) {
+    if (
+      entry.kind === 'compressed' &&
+      guest < map.geometry.virtualSize &&
+      !check.unpacked.before(entry.position, entry.stored)
+    ) {
       packed.push({ position: entry.position, stored: entry.stored, guest });
       if (packed.length >= UNPACKED) {
         yield* unpackAll(check, map, packed);
@@ -201,10 +208,10 @@ function* countEntry(
     if (cluster * clusterSize >= file.size && cluster > first) break;
     counts.add(cluster, times);
     const kind = counts.kind(cluster);
-    if (kind === undefined) continue;
+    if (kind === undefined || !limit.counts('cluster-in-metadata', 'damaged')) continue;
     const found = `${layout.hex64(entry.high, entry.low)}, which is in the ${kind === L2_WALKED ? L2_TABLE : kind}`;
     const error = fields.corrupt('', at, 'a cluster that holds no metadata', found);
-    yield* limit.tell(findingOf(error, 'cluster-in-metadata'));
+    yield findingOf(error, 'cluster-in-metadata');
   }
 }
 

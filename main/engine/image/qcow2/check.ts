@@ -4,16 +4,17 @@
  */
 import { CorruptError, throwIfCancelled } from '../../errors.ts';
 import type { OpenFile } from '../../storage/archive/archive.ts';
+import { FindingLimit, findingOf, readOr } from '../findings.ts';
 import type { Finding } from '../image.ts';
 import { type PersistentBitmap, readBitmaps } from './bitmaps.ts';
 import { compareRefcounts, refcountTableError, surveyRefcounts } from './check-refcounts.ts';
 import { checkCopied, type State, surveyL1, type TableCheck, walkTables } from './check-tables.ts';
 import { ClusterCounts } from './cluster-counts.ts';
 import { ClusterMap } from './cluster-map.ts';
-import { FindingLimit, findingOf, readOr } from './findings.ts';
 import { type Qcow2Header, tableProblem } from './header.ts';
 import * as layout from './layout.ts';
 import { type Snapshot, type SnapshotTable, snapshotProblem } from './snapshots.ts';
+import { Unpacked } from './unpacked.ts';
 
 export interface ImageCheck {
   readonly file: OpenFile;
@@ -35,7 +36,8 @@ export async function* checkImage(check: ImageCheck): AsyncGenerator<Finding> {
   const { file, header, point, map, signal } = check;
   const counts = new ClusterCounts();
   const limit = new FindingLimit(check.name);
-  const tables: TableCheck = { file, clusterSize: header.clusterSize, counts, limit, signal };
+  const unpacked = new Unpacked();
+  const tables: TableCheck = { file, clusterSize: header.clusterSize, counts, limit, unpacked, signal };
   yield* headerFindings(check);
   if (point !== undefined) {
     const own: State = { title: `snapshot "${point.id}"`, active: false, map };
@@ -50,10 +52,10 @@ export async function* checkImage(check: ImageCheck): AsyncGenerator<Finding> {
   counts.add(0, 1);
   if (broken === undefined) yield* surveyRefcounts(refcounts);
   else yield* limit.tell(findingOf(broken, 'refcount-table'));
-  yield* markTables(check, counts, limit);
+  const shared = yield* markTables(check, counts, limit);
   const active: State = { title: 'the present state', active: true, map };
   const states = [active];
-  for await (const step of snapshotStates(check)) {
+  for await (const step of snapshotStates(check, shared)) {
     if ('map' in step) states.push(step);
     else yield* limit.tell(step);
   }
@@ -130,15 +132,32 @@ function* headerFindings({ file, data, header, table, point }: ImageCheck): Gene
   }
 }
 
-/** Counts the clusters of the L1 tables, the snapshot table and the bitmaps. */
-async function* markTables(check: ImageCheck, counts: ClusterCounts, limit: FindingLimit): AsyncGenerator<Finding> {
+/** Clusters of metadata that are used twice and looked at one by one; a sound image has none. */
+const MAX_OVERLAPS = 10_000;
+
+const SNAPSHOT_L1 = 'snapshot’s L1 table';
+
+/**
+ * Counts the clusters of the L1 tables, the snapshot table and the bitmaps. Returns the snapshots whose table lies on that of another,
+ * which is told: to go through it again for each would cost more than the file is large.
+ */
+async function* markTables(
+  check: ImageCheck,
+  counts: ClusterCounts,
+  limit: FindingLimit,
+): AsyncGenerator<Finding, ReadonlySet<Snapshot>> {
   const { file, header, table } = check;
   const { clusterSize } = header;
+  const shared = new Set<Snapshot>();
+  let overlaps = 0;
   const mark = function* (kind: string, start: number, bytes: number): Generator<Finding> {
     for (let cluster = start / clusterSize; cluster * clusterSize < start + bytes; cluster++) {
+      // Thousands of snapshots may name one large table: what is said by then is enough.
+      if (overlaps > MAX_OVERLAPS) return;
       const before = counts.mark(cluster, kind);
       counts.add(cluster, 1);
       if (before === undefined) continue;
+      overlaps++;
       const position = cluster * clusterSize;
       const expected = 'clusters that nothing else uses';
       const at = { source: file.name, position, expected, found: `one of the ${before}` };
@@ -150,9 +169,14 @@ async function* markTables(check: ImageCheck, counts: ClusterCounts, limit: Find
   for (const snapshot of table.snapshots) {
     throwIfCancelled(check.signal, 'The check');
     const problem = tableProblem(snapshot.l1Offset, snapshot.l1Size * 8, clusterSize, file.size);
-    if (problem === undefined) yield* mark('snapshot’s L1 table', snapshot.l1Offset, snapshot.l1Size * 8);
+    if (problem !== undefined) continue;
+    for (let at = 0; at < snapshot.l1Size * 8 && !shared.has(snapshot); at += clusterSize) {
+      if (counts.kind((snapshot.l1Offset + at) / clusterSize) === SNAPSHOT_L1) shared.add(snapshot);
+      yield* mark(SNAPSHOT_L1, snapshot.l1Offset + at, 1);
+    }
   }
   if (header.bitmapsValid) yield* bitmapFindings(check, mark, limit);
+  return shared;
 }
 
 type Mark = (kind: string, start: number, bytes: number) => Generator<Finding>;
@@ -174,8 +198,22 @@ async function* bitmapFindings(check: ImageCheck, mark: Mark, limit: FindingLimi
     return;
   }
   yield* mark('bitmap directory', header.bitmaps.directoryOffset, header.bitmaps.directorySize);
+  // Each has a table of its own, so that all together are no larger than the file.
+  let room = file.size;
   for (const bitmap of bitmaps) {
     throwIfCancelled(check.signal, 'The check');
+    room -= bitmap.tableSize * 8;
+    if (room < 0) {
+      const at = {
+        source: file.name,
+        position: bitmap.position,
+        expected: 'tables that fit into the file',
+        found: 'more',
+      };
+      const error = new CorruptError('QCOW2 bitmap directory entry bitmap_table_size', at);
+      yield findingOf(error, 'bitmap-table', 'suspicious', remedy);
+      return;
+    }
     if (bitmap.inUse) yield bitmapInUse(file.name, bitmap);
     yield* oneBitmap(check, bitmap, mark, limit, remedy);
   }
@@ -241,7 +279,7 @@ async function* oneBitmap(
 }
 
 /** Each snapshot's state, as far as its table can be read; findings for the others. */
-async function* snapshotStates(check: ImageCheck): AsyncGenerator<State | Finding> {
+async function* snapshotStates(check: ImageCheck, shared: ReadonlySet<Snapshot>): AsyncGenerator<State | Finding> {
   const { file, header, table, map } = check;
   let entries = header.l1Size;
   for (const snapshot of table.snapshots) {
@@ -252,6 +290,7 @@ async function* snapshotStates(check: ImageCheck): AsyncGenerator<State | Findin
       yield findingOf(problem, 'snapshot-l1-table', 'damaged', remedy);
       continue;
     }
+    if (shared.has(snapshot)) continue;
     entries += snapshot.l1Size;
     if (entries > MAX_L1_ENTRIES) {
       yield {

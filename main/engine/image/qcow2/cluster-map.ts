@@ -13,6 +13,7 @@ import type { ByteSource } from '../../storage/byte-source.ts';
 import { type Io, readBytes } from '../../storage/io.ts';
 import type { Codec } from '../image.ts';
 import type { RunList } from '../run-list.ts';
+import { TableCache } from '../table-cache.ts';
 import { ClusterEntry, type EntryFormat } from './cluster-entry.ts';
 import * as layout from './layout.ts';
 
@@ -36,8 +37,8 @@ export interface Stretch {
 
 /** L1 entries read and kept together: 4 KiB of them. */
 const PAGE_ENTRIES = 512;
-/** Pages kept: what 64 MiB of regions of 32 MiB meet. */
-const MAX_PAGES = 64;
+/** Bytes of L1 entries kept: 64 pages, what 64 MiB of regions of 32 MiB meet. */
+const CACHE_BYTES = 256 << 10;
 /** Neighbouring L2 tables are read together up to this many bytes. */
 const TABLE_READ = 1 << 20;
 
@@ -58,8 +59,7 @@ export class ClusterMap {
   /** L2 tables that stand for the disk; the L1 table may have more entries, for saved VM state. */
   readonly tables: number;
   readonly #subclusterSize: number;
-  /** L1 pages by their number; the one used last is the last. */
-  readonly #pages = new Map<number, Fields>();
+  readonly #cache: TableCache;
 
   constructor(geometry: ClusterGeometry) {
     this.geometry = geometry;
@@ -68,6 +68,7 @@ export class ClusterMap {
     this.coverage = this.entriesPerTable * geometry.clusterSize;
     this.tables = Math.ceil(geometry.virtualSize / this.coverage);
     this.#subclusterSize = geometry.clusterSize / layout.SUBCLUSTERS;
+    this.#cache = new TableCache(geometry.file, CACHE_BYTES);
   }
 
   /** Entries of table number `table` that stand for clusters of the disk. */
@@ -140,22 +141,25 @@ export class ClusterMap {
     return layout.offsetOf(high, low);
   }
 
-  *#page(number: number): Io<Fields> {
-    const known = this.#pages.get(number);
-    if (known !== undefined) return known;
-    const { file, l1Offset, l1Size } = this.geometry;
-    const first = number * PAGE_ENTRIES;
-    const position = l1Offset + first * 8;
-    const bytes = yield* readBytes(file, position, Math.min(PAGE_ENTRIES, l1Size - first) * 8);
-    const page = this.l1Fields(bytes, position);
-    if (this.#pages.size >= MAX_PAGES) {
-      for (const oldest of this.#pages.keys()) {
-        this.#pages.delete(oldest);
-        break;
+  /** Number of the first L1 entry from `first` on that is not 0; that of the tables where there is none. @throws CorruptError, IoError. */
+  *nextTable(first: number): Io<number> {
+    for (let table = first; table < this.tables; ) {
+      const page = yield* this.#page(Math.floor(table / PAGE_ENTRIES));
+      const end = Math.min(this.tables, table - (table % PAGE_ENTRIES) + PAGE_ENTRIES);
+      for (; table < end; table++) {
+        const at = (table % PAGE_ENTRIES) * 8;
+        if (page.u32be(at) !== 0 || page.u32be(at + 4) !== 0) return table;
       }
     }
-    this.#pages.set(number, page);
-    return page;
+    return this.tables;
+  }
+
+  *#page(number: number): Io<Fields> {
+    const { l1Offset, l1Size } = this.geometry;
+    const first = number * PAGE_ENTRIES;
+    const position = l1Offset + first * 8;
+    const bytes = yield* this.#cache.get(position, Math.min(PAGE_ENTRIES, l1Size - first) * 8);
+    return this.l1Fields(bytes, position);
   }
 
   l1Fields(bytes: Uint8Array, position: number): Fields {

@@ -20,6 +20,7 @@ import {
   snapshotPath,
 } from '../image.ts';
 import { RunList } from '../run-list.ts';
+import { WalkBudget } from '../walk-budget.ts';
 import { backingClaim } from './backing.ts';
 import { readBitmaps } from './bitmaps.ts';
 import { checkImage } from './check.ts';
@@ -166,16 +167,23 @@ class Qcow2Layer implements ImageLayer {
 
   async allocatedBytes(signal?: AbortSignal): Promise<number> {
     throwIfCancelled(signal);
+    const { coverage } = this.#map;
     // A step never ends inside an L2 table, nor takes less than one.
-    const step = Math.max(1, Math.floor(STEP / this.#map.coverage)) * this.#map.coverage;
+    const step = Math.max(1, Math.floor(STEP / coverage)) * coverage;
+    const budget = new WalkBudget(this.name, this.#parts.file.size);
     let total = 0;
-    for (let at = 0; at < this.virtualSize; at += step) {
+    for (let at = 0; ; at += step) {
       throwIfCancelled(signal);
-      for (const run of await runAsync(this.runs(at, Math.min(step, this.virtualSize - at)), signal)) {
+      // Of a disk of petabytes most may be absent.
+      at = (await runAsync(this.#map.nextTable(at / coverage), signal)) * coverage;
+      if (at >= this.virtualSize) return total;
+      const walk = this.runs(at, Math.min(step, this.virtualSize - at));
+      for (const run of await runAsync(
+        budget.spend(walk, (runs) => runs.length),
+        signal,
+      ))
         if (run.kind === 'data' || run.kind === 'compressed') total += run.length;
-      }
     }
-    return total;
   }
 
   async *check(signal?: AbortSignal): AsyncGenerator<Finding> {

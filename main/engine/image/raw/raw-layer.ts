@@ -9,6 +9,7 @@ import { checkRange } from '../../storage/byte-source.ts';
 import type { Confinement } from '../../storage/confinement.ts';
 import type { Io } from '../../storage/io.ts';
 import type { Finding, ImageFormat, ImageLayer, LayerFile, LayerRun } from '../image.ts';
+import { SideBySide } from '../side-by-side.ts';
 import { isFirstPartName, isLaterPartName, isPartOfRaw } from './parts.ts';
 import { partFindings, partsOf } from './split.ts';
 
@@ -49,25 +50,16 @@ class RawLayer implements ImageLayer {
   readonly path: string;
   readonly virtualSize: number;
   readonly files: readonly LayerFile[];
-  readonly #parts: readonly OpenFile[];
-  /** First byte of each part on the disk. */
-  readonly #starts: readonly number[];
+  readonly #parts: SideBySide<OpenFile>;
 
   /** @param parts in order, at least one; taken over. */
   constructor(parts: readonly OpenFile[], variant: string) {
     const first = parts[0]!;
-    this.#parts = parts;
+    this.#parts = new SideBySide(parts);
     this.variant = variant;
     this.name = first.name;
     this.path = first.path;
-    const starts: number[] = [];
-    let end = 0;
-    for (const part of parts) {
-      starts.push(end);
-      end += part.size;
-    }
-    this.#starts = starts;
-    this.virtualSize = end;
+    this.virtualSize = this.#parts.size;
     this.files = parts.map(({ name, path, size }, index) => ({
       role: index === 0 ? 'image' : 'extent',
       name,
@@ -81,27 +73,10 @@ class RawLayer implements ImageLayer {
   *runs(offset: number, length: number): Io<LayerRun[]> {
     checkRange({ name: this.name, size: this.virtualSize }, offset, length);
     const runs: LayerRun[] = [];
-    const end = offset + length;
-    for (let at = offset, index = this.#partAt(offset); at < end; index++) {
-      const source = this.#parts[index]!;
-      const start = this.#starts[index]!;
-      const stop = Math.min(end, start + source.size);
-      if (stop > at) runs.push({ kind: 'data', offset: at, length: stop - at, source, position: at - start });
-      at = stop;
+    for (const { part: source, base, start, end } of this.#parts.shares(offset, length)) {
+      runs.push({ kind: 'data', offset: start, length: end - start, source, position: start - base });
     }
     return runs;
-  }
-
-  /** The number of the last part that begins at or before the byte at `offset`. */
-  #partAt(offset: number): number {
-    let low = 0;
-    let high = this.#starts.length - 1;
-    while (low < high) {
-      const middle = Math.ceil((low + high) / 2);
-      if (this.#starts[middle]! <= offset) low = middle;
-      else high = middle - 1;
-    }
-    return low;
   }
 
   async allocatedBytes(): Promise<number> {
@@ -109,7 +84,7 @@ class RawLayer implements ImageLayer {
   }
 
   async *check(): AsyncGenerator<Finding> {
-    yield* partFindings(this.#parts);
+    yield* partFindings(this.#parts.parts);
     if (this.virtualSize % SECTOR !== 0) {
       yield {
         severity: 'suspicious',
@@ -123,7 +98,7 @@ class RawLayer implements ImageLayer {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#parts.map((part) => part.close()));
+    await Promise.all(this.#parts.parts.map((part) => part.close()));
   }
 }
 

@@ -4,13 +4,11 @@
  */
 import { throwIfCancelled } from '../../errors.ts';
 import { runAsync } from '../../storage/io.ts';
+import { BITMAP_BITS, Bitmap } from '../bitmap.ts';
+import { FindingLimit, findingOf } from '../findings.ts';
 import type { Finding } from '../image.ts';
 import { type BlockMap, ENTRIES_AT_ONCE } from './block-map.ts';
 import { BLOCK_ZERO, type VdiHeader } from './layout.ts';
-
-/** Findings of one kind that are told singly; more are counted. */
-const TOLD = 20;
-const BITMAP_BITS = 32 * 1024 * 1024 * 8;
 
 /** @throws CancelledError; IoError where the map can't be read. */
 export async function* checkBlockMap(
@@ -19,16 +17,11 @@ export async function* checkBlockMap(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Finding> {
   const { file } = map.geometry;
-  const told = new Map<string, number>();
-  const count = (code: string): boolean => {
-    const number = (told.get(code) ?? 0) + 1;
-    told.set(code, number);
-    return number <= TOLD;
-  };
+  const limit = new FindingLimit(file.name);
   let allocated = 0;
   let highest = -1;
   for (let from = 0, passes = 1; from < passes * BITMAP_BITS; from += BITMAP_BITS) {
-    let used: Uint8Array | undefined;
+    let used: Bitmap | undefined;
     for (let first = 0; first < map.entries; first += ENTRIES_AT_ONCE) {
       throwIfCancelled(signal, 'The check');
       const batch = Math.min(ENTRIES_AT_ONCE, map.entries - first);
@@ -39,28 +32,16 @@ export async function* checkBlockMap(
         const fits = map.fits(first + i, number);
         if (from === 0) {
           allocated++;
-          if (!fits && count('block-out-of-file')) {
-            const error = map.badEntry(entries, i, first + i);
-            yield {
-              severity: 'damaged',
-              code: 'block-out-of-file',
-              message: error.message,
-              source: file.name,
-              structure: 'VDI block map entry',
-              position: entries.position + i * 4,
-              expected: String(error.details.expected),
-              found: number,
-            };
+          if (!fits && limit.counts('block-out-of-file', 'damaged')) {
+            yield findingOf(map.badEntry(entries, i, first + i), 'block-out-of-file');
           }
         }
         if (!fits) continue;
         highest = Math.max(highest, number);
-        const bit = number - from;
-        if (bit < 0 || bit >= BITMAP_BITS) continue;
+        if (number < from || number >= from + BITMAP_BITS) continue;
         // No more blocks than the file has room for: numbers that don't fit were passed over.
-        used ??= new Uint8Array(Math.ceil(Math.min(BITMAP_BITS, roomOf(map) - from) / 8) + 1);
-        const mask = 1 << (bit & 7);
-        if ((used[bit >>> 3]! & mask) !== 0 && count('block-overlap')) {
+        used ??= new Bitmap(from, Math.min(BITMAP_BITS, roomOf(map) - from));
+        if (!used.mark(number, 1) && limit.counts('block-overlap', 'damaged')) {
           yield {
             severity: 'damaged',
             code: 'block-overlap',
@@ -72,16 +53,11 @@ export async function* checkBlockMap(
             found: number,
           };
         }
-        used[bit >>> 3]! |= mask;
       }
     }
     passes = Math.ceil((highest + 1) / BITMAP_BITS);
   }
-  for (const [code, number] of told) {
-    if (number <= TOLD) continue;
-    const message = `${number - TOLD} more findings of this kind in ${file.name}`;
-    yield { severity: 'damaged', code, message, source: file.name, found: number - TOLD };
-  }
+  yield* limit.counted();
   if (allocated !== header.allocated) {
     yield {
       severity: 'suspicious',

@@ -4,13 +4,13 @@
  * at most 16 MiB, whatever the disk's size (a file with more blocks is gone over in several passes).
  */
 import { isZero } from '../../binary.ts';
-import { CorruptError, IoError, throwIfCancelled } from '../../errors.ts';
+import { CorruptError, throwIfCancelled } from '../../errors.ts';
 import { runAsync } from '../../storage/io.ts';
+import { FindingLimit, findingOf, readOr, unreadable } from '../findings.ts';
 import type { Finding } from '../image.ts';
 import { type Batmap, batmapBit } from './batmap.ts';
 import { type BlockMap, badBlock, bitOf, inReserved, type Reserved, stretchEnd, tableFields } from './block-map.ts';
 import type { Tables } from './dynamic-header.ts';
-import { FindingLimit, findingOf, readOr } from './findings.ts';
 import * as layout from './layout.ts';
 import { BLOCK_UNUSED, type ParentLocator, SECTOR } from './layout.ts';
 import { isCredible } from './parent.ts';
@@ -63,7 +63,7 @@ async function* checkBatmap(map: BlockMap, batmap: Batmap): AsyncGenerator<Findi
   const remedy = 'The bitmaps of the blocks are read instead; they say the same, and more.';
   if (fault !== undefined) {
     const error = fields.corrupt(fault.field, fault.at, fault.expected, fault.found);
-    yield findingOf(error, 'suspicious', 'batmap-unusable', remedy);
+    yield findingOf(error, 'batmap-unusable', 'suspicious', remedy);
     return null;
   }
   if (!batmap.readable) return null;
@@ -71,9 +71,7 @@ async function* checkBatmap(map: BlockMap, batmap: Batmap): AsyncGenerator<Findi
   try {
     bits = await runAsync(batmap.map());
   } catch (error) {
-    if (!(error instanceof IoError || error instanceof CorruptError)) throw error;
-    const { name: source } = map.geometry.file;
-    yield { severity: 'damaged', code: 'unreadable', message: error.message, source, position: batmap.header.offset };
+    yield unreadable(error, map.geometry.file.name, batmap.header.offset);
     return null;
   }
   if (bits === null) {
@@ -83,7 +81,7 @@ async function* checkBatmap(map: BlockMap, batmap: Batmap): AsyncGenerator<Findi
       'the checksum of the batmap',
       `0x${batmap.header.checksum.toString(16).padStart(8, '0')}`,
     );
-    yield findingOf(error, 'suspicious', 'batmap-checksum', remedy);
+    yield findingOf(error, 'batmap-checksum', 'suspicious', remedy);
   }
   return bits;
 }
@@ -107,6 +105,7 @@ class Survey {
   readonly #batmap: Uint8Array | null;
   readonly #limit: FindingLimit;
   #unusedLeft = UNUSED_BYTES_READ;
+  #bitmapsLeft: number;
   /** First byte of the last block in the file; -1 for none. */
   highest = -1;
 
@@ -115,6 +114,7 @@ class Survey {
     this.#reserved = reserved;
     this.#batmap = batmap;
     this.#limit = limit;
+    this.#bitmapsLeft = map.geometry.dataEnd;
   }
 
   async *run(signal: AbortSignal | undefined): AsyncGenerator<Finding> {
@@ -132,15 +132,18 @@ class Survey {
         const position = sector * SECTOR;
         const { bitmapBytes } = this.#map.geometry;
         const length = Math.ceil(this.#map.blockLength(first + i) / SECTOR) * SECTOR;
-        const unreadable = this.#map.blockFault(position, length);
-        const fault = unreadable ?? inReserved(this.#reserved, position, position + bitmapBytes + length);
+        const missing = this.#map.blockFault(position, length);
+        const fault = missing ?? inReserved(this.#reserved, position, position + bitmapBytes + length);
         if (fault !== undefined) {
           const code = `block-${fault.kind}`;
-          yield* this.#limit.tell(findingOf(badBlock(entries, i, first + i, fault), 'damaged', code));
+          // A ruined table has a million of them.
+          if (this.#limit.counts(code, 'damaged')) yield findingOf(badBlock(entries, i, first + i, fault), code);
         }
-        if (unreadable !== undefined) continue;
+        if (missing !== undefined) continue;
         this.highest = Math.max(this.highest, position);
-        yield* this.#bitmap(first + i, position);
+        // No more bitmaps than the file has room for: where there are, blocks overlap, and that is told.
+        this.#bitmapsLeft -= bitmapBytes;
+        if (this.#bitmapsLeft >= 0) yield* this.#bitmap(first + i, position);
       }
     }
   }
@@ -271,8 +274,9 @@ async function* findOverlaps(
         // 0 is no block's sector: the footer copy is there.
         if (starts[place] === 0) starts[place] = sector;
         if (!before && !behind && !shared) continue;
+        if (!limit.counts('block-overlap', 'damaged')) continue;
         const fault = { expected: 'sectors that no other block has', found: `sector ${sector}` };
-        yield* limit.tell(findingOf(badBlock(entries, i, first + i, fault), 'damaged', 'block-overlap'));
+        yield findingOf(badBlock(entries, i, first + i, fault), 'block-overlap');
       }
     }
   }
@@ -293,6 +297,6 @@ function* locatorOverlaps({ header, fields, blocks }: Tables, locators: readonly
       expected: 'data outside the tables',
       found: `data from ${dataOffset} to ${end}`,
     });
-    yield findingOf(error, 'damaged', 'locator-in-tables');
+    yield findingOf(error, 'locator-in-tables');
   }
 }

@@ -10,10 +10,12 @@ import { Fields } from '../../binary.ts';
 import type { CorruptError } from '../../errors.ts';
 import type { ByteSource } from '../../storage/byte-source.ts';
 import type { Io } from '../../storage/io.ts';
+import type { LayerRun } from '../image.ts';
 import { RunList } from '../run-list.ts';
+import { TableCache } from '../table-cache.ts';
+import type { WalkBudget } from '../walk-budget.ts';
 import { type Batmap, batmapBit } from './batmap.ts';
 import { BLOCK_UNUSED, SECTOR } from './layout.ts';
-import { PieceCache } from './piece-cache.ts';
 
 /** A stretch of the file that no block may reach into. */
 export interface Reserved {
@@ -57,12 +59,12 @@ export const WALK_BYTES = 32 << 20;
 
 export class BlockMap {
   readonly geometry: BlockGeometry;
-  readonly #cache: PieceCache;
+  readonly #cache: TableCache;
 
   /** The table must lie inside the file: `readTables` says so. */
   constructor(geometry: BlockGeometry) {
     this.geometry = geometry;
-    this.#cache = new PieceCache(geometry.file, CACHE_BYTES);
+    this.#cache = new TableCache(geometry.file, CACHE_BYTES);
   }
 
   /** Memory held by the cache of tables, in bytes. */
@@ -164,7 +166,7 @@ export class BlockMap {
   }
 
   /** Bytes that this layer holds itself in one piece of the table, from `block` on, and the first block behind it. */
-  *allocatedFrom(block: number): Io<{ readonly bytes: number; readonly next: number }> {
+  *allocatedFrom(block: number, budget: WalkBudget): Io<{ readonly bytes: number; readonly next: number }> {
     const entries = yield* this.entries(block, this.geometry.blocks);
     let bytes = 0;
     for (let i = 0; i < entries.length / 4; i++) {
@@ -172,12 +174,18 @@ export class BlockMap {
       const start = (block + i) * this.geometry.blockSize;
       const length = this.blockLength(block + i);
       for (let at = 0; at < length; at += WALK_BYTES) {
-        const out = new RunList();
-        yield* this.runs(start + at, Math.min(WALK_BYTES, length - at), out);
-        for (const run of out.finish()) if (run.kind === 'data') bytes += run.length;
+        const walk = this.#listed(start + at, Math.min(WALK_BYTES, length - at));
+        for (const run of yield* budget.spend(walk, (runs) => runs.length))
+          if (run.kind === 'data') bytes += run.length;
       }
     }
     return { bytes, next: block + entries.length / 4 };
+  }
+
+  *#listed(offset: number, length: number): Io<LayerRun[]> {
+    const out = new RunList();
+    yield* this.runs(offset, length, out);
+    return out.finish();
   }
 }
 

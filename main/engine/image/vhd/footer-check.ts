@@ -2,9 +2,9 @@
 import type { Fields } from '../../binary.ts';
 import { isZero } from '../../binary.ts';
 import type { OpenFile } from '../../storage/archive/archive.ts';
+import { findingOf } from '../findings.ts';
 import type { Finding, Severity } from '../image.ts';
 import { checksumFault, madeWithBatmap, type Tables } from './dynamic-header.ts';
-import { findingOf } from './findings.ts';
 import { type FooterPlace, type Footers, geometryBytes } from './footer.ts';
 import * as layout from './layout.ts';
 import { type Footer, SECTOR } from './layout.ts';
@@ -195,7 +195,7 @@ export function* checkHeader(
   if (unsummed !== undefined) {
     const remedy =
       'It holds for all other fields, so the disk can be read; the identity of the parent decides whether it is the right one.';
-    yield findingOf(unsummed, 'suspicious', 'header-checksum', remedy);
+    yield findingOf(unsummed, 'header-checksum', 'suspicious', remedy);
   }
   if (header.dataOffset !== layout.NO_OFFSET) {
     yield odd(fields, {

@@ -14,8 +14,8 @@ import { Fields } from '../../binary.ts';
 import { CorruptError, NotFoundError, UnsupportedError } from '../../errors.ts';
 import type { OpenFile } from '../../storage/archive/archive.ts';
 import type { Confinement } from '../../storage/confinement.ts';
+import { findingOf } from '../findings.ts';
 import type { Finding } from '../image.ts';
-import { findingOf } from './findings.ts';
 import * as layout from './layout.ts';
 import { type Footer, SECTOR } from './layout.ts';
 
@@ -208,8 +208,8 @@ function* footerFindings(file: OpenFile, last: FooterPlace, copy: FooterPlace | 
   if (last.footer !== undefined && last.error !== undefined) {
     yield findingOf(
       last.error,
-      'suspicious',
       'footer-checksum',
+      'suspicious',
       'Both footers are the same, so they are believed: a program or a person changed them without summing anew.',
     );
   } else if (last.footer === undefined) {

@@ -9,8 +9,9 @@
 import type { Fields } from '../../binary.ts';
 import { CorruptError } from '../../errors.ts';
 import type { OpenFile } from '../../storage/archive/archive.ts';
+import { untilNul, utf16 } from '../../text.ts';
+import { findingOf } from '../findings.ts';
 import type { Finding, ParentClaim } from '../image.ts';
-import { findingOf } from './findings.ts';
 import * as layout from './layout.ts';
 import { type DynamicHeader, type Footer, type ParentLocator, SECTOR } from './layout.ts';
 
@@ -93,7 +94,7 @@ async function readName(
   const damaged = (expected: string, found: string, severity: 'damaged' | 'suspicious', kind: string): void => {
     const structure = `${LOCATOR} ${index} (${printable(code)})`;
     const error = new CorruptError(structure, { source: file.name, position: at, expected, found });
-    findings.push(findingOf(error, severity, kind, 'The other names recorded for the parent are used.'));
+    findings.push(findingOf(error, kind, severity, 'The other names recorded for the parent are used.'));
   };
   if (!KNOWN_CODES.has(code)) {
     damaged(`one of ${[...KNOWN_CODES].join(', ')}`, printable(code), 'suspicious', 'locator-unknown');
@@ -144,15 +145,6 @@ export function decodeName(code: (typeof PATH_CODES)[number], bytes: Uint8Array)
   }
 }
 
-function utf16(bytes: Uint8Array, order: 'utf-16le' | 'utf-16be'): string {
-  return untilNul(new TextDecoder(order).decode(bytes.subarray(0, bytes.length - (bytes.length % 2))));
-}
-
-function untilNul(text: string): string {
-  const end = text.indexOf('\0');
-  return end < 0 ? text : text.slice(0, end);
-}
-
 /** The path of a `file:` URL. XenServer's tools write names into it as they are, so where decoding changes it both are meant. */
 function fileUrlPaths(url: string): string[] {
   const path = url.replace(/^file:\/\/(localhost(?=\/))?/i, '');
@@ -178,7 +170,7 @@ function unicodeName(fields: Fields, footer: Footer, findings: Finding[]): strin
       expected: 'text in UTF-16',
       found: 'half a surrogate pair',
     });
-    findings.push(findingOf(error, 'suspicious', 'parent-name-not-text', 'The names in the parent locators are used.'));
+    findings.push(findingOf(error, 'parent-name-not-text', 'suspicious', 'The names in the parent locators are used.'));
   }
   return name === '' ? undefined : name;
 }

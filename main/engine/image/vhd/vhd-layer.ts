@@ -9,6 +9,7 @@ import type { Confinement } from '../../storage/confinement.ts';
 import { type Io, runAsync } from '../../storage/io.ts';
 import type { Finding, ImageLayer, LayerFile, LayerRun, ParentClaim } from '../image.ts';
 import { RunList } from '../run-list.ts';
+import { WalkBudget } from '../walk-budget.ts';
 import { Batmap } from './batmap.ts';
 import { checkBlocks } from './block-check.ts';
 import { BlockMap, type Reserved } from './block-map.ts';
@@ -92,9 +93,10 @@ class VhdLayer implements ImageLayer {
     throwIfCancelled(signal);
     if (this.#map === undefined) return Math.min(this.virtualSize, this.#footers.dataEnd);
     let total = 0;
+    const budget = new WalkBudget(this.name, this.#file.size);
     for (let block = 0; block < this.#map.geometry.blocks; ) {
       throwIfCancelled(signal);
-      const { bytes, next } = await runAsync(this.#map.allocatedFrom(block), signal);
+      const { bytes, next } = await runAsync(this.#map.allocatedFrom(block, budget), signal);
       total += bytes;
       block = next;
     }

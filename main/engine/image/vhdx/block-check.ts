@@ -4,16 +4,16 @@
  * and one bitmap of at most 32 MiB (a bit for each MiB of the file, a larger file is gone over in several passes).
  */
 import type { Fields } from '../../binary.ts';
-import { CorruptError, IoError, throwIfCancelled } from '../../errors.ts';
+import { CorruptError, throwIfCancelled } from '../../errors.ts';
+import { BITMAP_BITS, Bitmap } from '../bitmap.ts';
+import { FindingLimit, findingOf, readOr } from '../findings.ts';
 import type { Finding } from '../image.ts';
 import { type BlockMap, entryPosition } from './block-map.ts';
 import * as layout from './layout.ts';
 import { MIB } from './layout.ts';
-import { damaged, FindingCounter } from './report.ts';
 
 /** Bytes of the BAT read together. */
 const BATCH_BYTES = MIB;
-const BITMAP_BITS = 32 * MIB * 8;
 
 /** @param taken stretches of the file that are no blocks: header section, log, regions. */
 export async function* checkBlocks(
@@ -22,20 +22,20 @@ export async function* checkBlocks(
   fileSize: number,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Finding> {
-  const counter = new FindingCounter(map.geometry.source.name);
+  const limit = new FindingLimit(map.geometry.source.name);
   const units = Math.ceil(fileSize / MIB);
   let leaked = 0;
   let whole = true;
   for (let from = 0; from === 0 || from < units; from += BITMAP_BITS) {
-    const used = new UsedMib(from, Math.min(BITMAP_BITS, units - from));
-    for (const { position, length } of taken) used.mark(position, length, 0);
+    const used = new Bitmap(from, Math.min(BITMAP_BITS, units - from));
+    for (const { position, length } of taken) markMib(used, position, length);
     // Whether a block of the present chunk has some of its sectors only.
     let needed = false;
     for await (const batch of batches(map, signal)) {
       if ('finding' in batch) {
         whole = false;
         needed = false;
-        if (from === 0) yield* counter.tell(batch.finding);
+        if (from === 0) yield* limit.tell(batch.finding);
         continue;
       }
       const { fields, first, count } = batch;
@@ -47,15 +47,15 @@ export async function* checkBlocks(
         else if ((low & layout.BAT_STATE_MASK) === layout.PAYLOAD_BLOCK_PARTIALLY_PRESENT) needed = true;
         // Most entries of a large disk: nothing here, and nothing to say about it.
         if (low === 0 && !entry.needed) continue;
-        const place = from === 0 ? yield* checkEntry(map, counter, entry) : blockOf(map, entry);
-        if (place === undefined || used.mark(place.position, place.length, place.rest)) continue;
+        const place = from === 0 ? yield* checkEntry(map, limit, entry) : blockOf(map, entry);
+        if (place === undefined || markPlace(used, place)) continue;
         const error = fields.corrupt('', entry.at, 'a place that nothing else uses', `MiB ${place.position / MIB}`);
-        yield* counter.tell(damaged(error, 'block-overlap'));
+        yield* limit.tell(findingOf(error, 'block-overlap'));
       }
     }
     leaked += used.free;
   }
-  yield* counter.counted();
+  yield* limit.counted();
   if (leaked > 0 && whole) {
     yield {
       severity: 'note',
@@ -90,15 +90,9 @@ async function* batches(map: BlockMap, signal: AbortSignal | undefined): AsyncGe
     throwIfCancelled(signal, 'The check');
     const position = bat.position + first * layout.BAT_ENTRY_BYTES;
     const count = Math.min(batch, map.entries - first);
-    try {
-      const bytes = await source.read(position, count * layout.BAT_ENTRY_BYTES);
-      yield { fields: map.entryFields(bytes, position), first, count };
-    } catch (error) {
-      if (!(error instanceof IoError || error instanceof CorruptError)) throw error;
-      yield {
-        finding: { severity: 'damaged', code: 'unreadable', message: error.message, source: source.name, position },
-      };
-    }
+    const bytes = await readOr(source, position, count * layout.BAT_ENTRY_BYTES);
+    if (bytes instanceof Uint8Array) yield { fields: map.entryFields(bytes, position), first, count };
+    else yield { finding: bytes };
   }
 }
 
@@ -140,18 +134,18 @@ function blockOf(map: BlockMap, { fields, at, index }: Entry): Place | undefined
 }
 
 /** What is wrong with one entry by itself; returns where its block is. */
-function* checkEntry(map: BlockMap, counter: FindingCounter, entry: Entry): Generator<Finding, Place | undefined> {
+function* checkEntry(map: BlockMap, limit: FindingLimit, entry: Entry): Generator<Finding, Place | undefined> {
   const { fields, at, index } = entry;
   const low = fields.u32(at);
   const bitmap = isBitmap(map, index);
   if ((low & layout.BAT_RESERVED_MASK) !== 0) {
     const error = fields.corrupt('reserved bits', at, 0, (low & layout.BAT_RESERVED_MASK) >>> 3);
-    yield* counter.tell(damaged(error, 'bat-reserved-bits', 'They are not looked at.', 'suspicious'));
+    yield* limit.tell(findingOf(error, 'bat-reserved-bits', 'suspicious', 'They are not looked at.'));
   }
   const place = blockOf(map, entry);
   if (place !== undefined || lengthOf(map, index) === 0) return place;
   const error = bitmap ? badBitmap(map, entry) : badPayload(map, entry);
-  if (error !== undefined) yield* counter.tell(error);
+  if (error !== undefined) yield* limit.tell(error);
   return undefined;
 }
 
@@ -160,13 +154,13 @@ function badBitmap(map: BlockMap, { fields, at, needed }: Entry): Finding | unde
   if (!map.geometry.hasParent) {
     if (state === layout.SB_BLOCK_NOT_PRESENT) return undefined;
     const error = fields.corrupt('', at, 'no sector bitmap block, for the disk has no parent', `state ${state}`);
-    return damaged(error, 'bitmap-in-base', 'It is not looked at.', 'suspicious');
+    return findingOf(error, 'bitmap-in-base', 'suspicious', 'It is not looked at.');
   }
   if (state === layout.SB_BLOCK_PRESENT) return misplaced(map, fields, at, layout.SECTOR_BITMAP_BYTES);
-  if (needed) return damaged(map.missingBitmap(fields, at), 'bitmap-missing');
+  if (needed) return findingOf(map.missingBitmap(fields, at), 'bitmap-missing');
   if (state === layout.SB_BLOCK_NOT_PRESENT) return undefined;
   const error = fields.corrupt('', at, `state ${layout.SB_BLOCK_NOT_PRESENT} or ${layout.SB_BLOCK_PRESENT}`, state);
-  return damaged(error, 'block-state', 'No block of its chunk needs it.', 'suspicious');
+  return findingOf(error, 'block-state', 'suspicious', 'No block of its chunk needs it.');
 }
 
 function badPayload(map: BlockMap, { fields, at, index }: Entry): Finding | undefined {
@@ -176,7 +170,7 @@ function badPayload(map: BlockMap, { fields, at, index }: Entry): Finding | unde
   if (state === layout.PAYLOAD_BLOCK_FULLY_PRESENT || partly) {
     return misplaced(map, fields, at, lengthOf(map, index));
   }
-  return damaged(map.badState(fields, at), 'block-state');
+  return findingOf(map.badState(fields, at), 'block-state');
 }
 
 function misplaced(map: BlockMap, fields: Fields, at: number, length: number): Finding {
@@ -184,46 +178,19 @@ function misplaced(map: BlockMap, fields: Fields, at: number, length: number): F
     map.blockPosition(fields, at, length);
   } catch (error) {
     if (!(error instanceof CorruptError)) throw error;
-    return damaged(error, map.inTables(entryPosition(fields, at), length) ? 'block-in-tables' : 'block-out-of-file');
+    return findingOf(error, map.inTables(entryPosition(fields, at), length) ? 'block-in-tables' : 'block-out-of-file');
   }
   throw new RangeError('a block that fits is not misplaced');
 }
 
-/** A bit for each MiB of a stretch of the file; what lies outside the stretch is not its business. */
-class UsedMib {
-  readonly #first: number;
-  readonly #count: number;
-  readonly #bytes: Uint8Array;
-  /** MiB that nothing was marked in. */
-  free: number;
+/** Marks the MiB of a place and of what belongs to it behind. False when one of its own was marked already. */
+function markPlace(used: Bitmap, { position, length, rest }: Place): boolean {
+  const fresh = markMib(used, position, length);
+  if (rest > 0) markMib(used, position + length, rest);
+  return fresh;
+}
 
-  constructor(first: number, count: number) {
-    this.#first = first;
-    this.#count = Math.max(0, count);
-    this.free = this.#count;
-    this.#bytes = new Uint8Array(Math.ceil(this.#count / 8));
-  }
-
-  /** Marks the MiB of a range and of the `rest` behind it. False when one of the range was marked already. */
-  mark(position: number, length: number, rest: number): boolean {
-    const fresh = this.#mark(position, length);
-    if (rest > 0) this.#mark(position + length, rest);
-    return fresh;
-  }
-
-  #mark(position: number, length: number): boolean {
-    const from = Math.max(Math.floor(position / MIB) - this.#first, 0);
-    const to = Math.min(Math.ceil((position + length) / MIB) - this.#first, this.#count);
-    let fresh = true;
-    for (let bit = from; bit < to; bit++) {
-      const mask = 1 << (bit & 7);
-      if (this.#bytes[bit >>> 3]! & mask) {
-        fresh = false;
-      } else {
-        this.#bytes[bit >>> 3]! |= mask;
-        this.free--;
-      }
-    }
-    return fresh;
-  }
+function markMib(used: Bitmap, position: number, length: number): boolean {
+  const first = Math.floor(position / MIB);
+  return used.mark(first, Math.ceil((position + length) / MIB) - first);
 }

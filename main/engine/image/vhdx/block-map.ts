@@ -16,7 +16,9 @@
 import { Fields } from '../../binary.ts';
 import { CorruptError } from '../../errors.ts';
 import type { Io } from '../../storage/io.ts';
-import type { RunList } from '../run-list.ts';
+import type { LayerRun } from '../image.ts';
+import { RunList } from '../run-list.ts';
+import type { WalkBudget } from '../walk-budget.ts';
 import * as layout from './layout.ts';
 import { MIB, overlap } from './layout.ts';
 import type { VhdxSource } from './overlay.ts';
@@ -35,8 +37,9 @@ export interface BlockGeometry {
   readonly hasParent: boolean;
 }
 
-/** A walk's step in blocks. */
+/** A walk's step in blocks, and in bytes of a block that is partly there: 65,536 sectors at most in one list of runs. */
 const WALK_BLOCKS = 65_536;
+const WALK_BYTES = 32 * MIB;
 /** Bytes of a sector bitmap looked at together: a piece of a larger block follows in the next round. */
 const BITMAP_READ = 64 * 1024;
 
@@ -48,8 +51,6 @@ export class BlockMap {
   readonly blocks: number;
   /** Entries that the BAT has to have, those of sector bitmap blocks among them. */
   readonly entries: number;
-  /** Bytes of the disk that a walk should ask for at a time. */
-  readonly step: number;
   readonly #pages: Pages;
 
   /** @throws CorruptError when the BAT has no room for the disk. */
@@ -61,7 +62,6 @@ export class BlockMap {
     this.entries = hasParent
       ? Math.ceil(this.blocks / this.chunkRatio) * (this.chunkRatio + 1)
       : this.blocks + Math.floor((this.blocks - 1) / this.chunkRatio);
-    this.step = WALK_BLOCKS * blockSize;
     this.#pages = new Pages(source);
     if (this.entries * layout.BAT_ENTRY_BYTES > bat.length) {
       throw new CorruptError('VHDX BAT', {
@@ -102,6 +102,39 @@ export class BlockMap {
       }
       first += count;
     }
+  }
+
+  /** Bytes that this layer holds itself of some blocks from number `first` on, and the first block behind them. */
+  *allocatedFrom(first: number, budget: WalkBudget): Io<{ readonly bytes: number; readonly next: number }> {
+    const inChunk = this.chunkRatio - (first % this.chunkRatio);
+    const count = Math.min(WALK_BLOCKS, inChunk, this.blocks - first);
+    const entries = yield* this.#entries(this.payloadIndex(first), count);
+    let bytes = 0;
+    for (let i = 0; i < count; i++) {
+      const at = i * layout.BAT_ENTRY_BYTES;
+      const state = entries.u32(at) & layout.BAT_STATE_MASK;
+      if (state <= layout.PAYLOAD_BLOCK_UNMAPPED) continue;
+      const length = this.blockLength(first + i);
+      if (state === layout.PAYLOAD_BLOCK_FULLY_PRESENT) {
+        this.blockPosition(entries, at, length);
+        bytes += length;
+        continue;
+      }
+      const start = (first + i) * this.geometry.blockSize;
+      for (let from = 0; from < length; from += WALK_BYTES) {
+        const stop = start + Math.min(length, from + WALK_BYTES);
+        const walk = this.#listed(first + i, entries, at, start + from, stop);
+        for (const run of yield* budget.spend(walk, (runs) => runs.length))
+          if (run.kind === 'data') bytes += run.length;
+      }
+    }
+    return { bytes, next: first + count };
+  }
+
+  *#listed(block: number, entries: Fields, at: number, start: number, stop: number): Io<LayerRun[]> {
+    const out = new RunList();
+    yield* this.#answer(block, entries, at, start, stop, out);
+    return out.finish();
   }
 
   *#entries(index: number, count: number): Io<Fields> {

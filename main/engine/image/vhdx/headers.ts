@@ -5,9 +5,10 @@
 import { Fields, hex32 } from '../../binary.ts';
 import { CorruptError, UnsupportedError } from '../../errors.ts';
 import type { ByteSource } from '../../storage/byte-source.ts';
+import { utf16 } from '../../text.ts';
+import { findingOf } from '../findings.ts';
 import type { Finding } from '../image.ts';
 import * as layout from './layout.ts';
-import { damaged } from './report.ts';
 
 /** The current header. */
 export interface VhdxHeader {
@@ -67,13 +68,6 @@ async function readFileType(file: ByteSource): Promise<string> {
   return utf16(fields.slice(8, layout.FILE_TYPE_BYTES - 8));
 }
 
-/** UTF-16LE up to the first NUL; what is no text (half a surrogate pair) becomes U+FFFD. */
-export function utf16(bytes: Uint8Array): string {
-  const whole = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length - (bytes.length % 2)).toString('utf16le');
-  const end = whole.indexOf('\0');
-  return (end < 0 ? whole : whole.slice(0, end)).toWellFormed();
-}
-
 type Parsed = { readonly fields: Fields } | { readonly problem: CorruptError };
 
 function parseHeader(bytes: Uint8Array, source: string, position: number): Parsed {
@@ -116,9 +110,10 @@ function chooseHeader(first: Parsed, second: Parsed, file: ByteSource): { curren
 }
 
 function headerDamaged(problem: CorruptError, other: string): Finding {
-  return damaged(
+  return findingOf(
     problem,
     'header-damaged',
+    'damaged',
     `The ${other} header is used in its place. If the damaged one was the newer, the disk may be that of an earlier moment.`,
   );
 }

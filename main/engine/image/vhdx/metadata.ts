@@ -5,13 +5,13 @@
 import { Fields } from '../../binary.ts';
 import { CorruptError, UnsupportedError } from '../../errors.ts';
 import type { ByteSource } from '../../storage/byte-source.ts';
+import { findingOf } from '../findings.ts';
 import type { Finding } from '../image.ts';
 import { guid } from './headers.ts';
 import * as layout from './layout.ts';
 import { KIB, MIB, overlap } from './layout.ts';
 import { type ParentLocator, parseParentLocator } from './parent-locator.ts';
 import type { Region } from './regions.ts';
-import { damaged } from './report.ts';
 
 export interface VhdxMetadata {
   readonly blockSize: number;
@@ -176,9 +176,9 @@ class Table {
       const next = inOrder[i + 1];
       if (next !== undefined && overlap(item.offset, item.length, next.offset, next.length)) {
         const expected = `an item behind the one that ends at ${item.offset + item.length}`;
-        this.findings.push(damaged(this.#misplaced(next, expected), 'metadata-overlap'));
+        this.findings.push(findingOf(this.#misplaced(next, expected), 'metadata-overlap'));
       }
-      if (!this.#fits(item)) this.findings.push(damaged(this.#misplaced(item), 'metadata-out-of-region'));
+      if (!this.#fits(item)) this.findings.push(findingOf(this.#misplaced(item), 'metadata-out-of-region'));
     }
   }
 
@@ -230,7 +230,7 @@ class Table {
   async optionalItem(id: string, bytes: number): Promise<Fields | undefined> {
     if (this.#items.some((candidate) => candidate.id === id && !candidate.user)) return this.item(id, bytes);
     const remedy = 'The disk reads without it.';
-    this.findings.push(damaged(this.#missing(id), 'metadata-item-missing', remedy, 'suspicious'));
+    this.findings.push(findingOf(this.#missing(id), 'metadata-item-missing', 'suspicious', remedy));
     return undefined;
   }
 }

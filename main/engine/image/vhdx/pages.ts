@@ -1,27 +1,25 @@
-/**
- * Tables read in pages that are kept for the next look-up, up to a ceiling: neighbouring look-ups cost one read, and a disk of any
- * size costs the same memory.
- */
+/** Tables read in aligned pages that are kept for the next look-up, up to a ceiling. */
 import type { ByteSource } from '../../storage/byte-source.ts';
-import { type Io, readBytes } from '../../storage/io.ts';
+import type { Io } from '../../storage/io.ts';
+import { TableCache } from '../table-cache.ts';
 
 /** 4096 entries of a BAT; divides the MiB in which regions and blocks are counted. */
 const PAGE_BYTES = 32 * 1024;
-/** 2 MiB in all. */
-const MAX_PAGES = 64;
+/** Ceiling of the pages together. */
+export const PAGES_BYTES = 2 << 20;
 
 export class Pages {
   readonly #source: ByteSource;
-  /** By number; in the order of their last use. */
-  readonly #pages = new Map<number, Uint8Array>();
+  readonly #cache: TableCache;
 
   constructor(source: ByteSource) {
     this.#source = source;
+    this.#cache = new TableCache(source, PAGES_BYTES);
   }
 
-  /** Pages held now. */
+  /** Bytes held now. */
   get held(): number {
-    return this.#pages.size;
+    return this.#cache.held;
   }
 
   /** Bytes of the source, which must have them. They may be shared: read, never written. */
@@ -43,20 +41,8 @@ export class Pages {
     return bytes;
   }
 
-  *#page(number: number): Io<Uint8Array> {
-    const known = this.#pages.get(number);
-    if (known !== undefined) {
-      this.#pages.delete(number);
-      this.#pages.set(number, known);
-      return known;
-    }
+  #page(number: number): Io<Uint8Array> {
     const start = number * PAGE_BYTES;
-    const page = yield* readBytes(this.#source, start, Math.min(PAGE_BYTES, this.#source.size - start));
-    this.#pages.set(number, page);
-    for (const oldest of this.#pages.keys()) {
-      if (this.#pages.size <= MAX_PAGES) break;
-      this.#pages.delete(oldest);
-    }
-    return page;
+    return this.#cache.get(start, Math.min(PAGE_BYTES, this.#source.size - start));
   }
 }

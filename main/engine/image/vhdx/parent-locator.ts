@@ -7,8 +7,9 @@
  */
 import type { Fields } from '../../binary.ts';
 import { UnsupportedError } from '../../errors.ts';
+import { utf16, uuidIn } from '../../text.ts';
 import type { Finding, ParentClaim } from '../image.ts';
-import { guid, utf16 } from './headers.ts';
+import { guid } from './headers.ts';
 import * as layout from './layout.ts';
 
 export interface ParentLocator {
@@ -84,7 +85,7 @@ function text(fields: Fields, offset: number, length: number, entry: number): st
 function linkage(fields: Fields, values: ReadonlyMap<string, string>, key: string): string | undefined {
   const value = values.get(key);
   if (value === undefined) return undefined;
-  const digits = /^\{?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\}?$/i.exec(value)?.[1];
-  if (digits === undefined) throw fields.corrupt(key, 0, 'a GUID', JSON.stringify(value.slice(0, 64)));
-  return digits.toLowerCase();
+  const id = uuidIn(value);
+  if (id === undefined) throw fields.corrupt(key, 0, 'a GUID', JSON.stringify(value.slice(0, 64)));
+  return id;
 }

@@ -5,11 +5,11 @@
 import { Fields, hex32 } from '../../binary.ts';
 import { CorruptError, UnsupportedError } from '../../errors.ts';
 import type { ByteSource } from '../../storage/byte-source.ts';
+import { findingOf } from '../findings.ts';
 import type { Finding } from '../image.ts';
 import { guid } from './headers.ts';
 import * as layout from './layout.ts';
 import { MIB, overlap } from './layout.ts';
-import { damaged } from './report.ts';
 
 export interface Region {
   readonly guid: string;
@@ -38,7 +38,7 @@ export async function readRegions(source: ByteSource): Promise<Regions> {
   if (table instanceof CorruptError) {
     const second = await readCopy(source, 1);
     if (second instanceof CorruptError) throw table;
-    findings.push(damaged(table, 'region-table-damaged', 'The second region table is used in its place.'));
+    findings.push(findingOf(table, 'region-table-damaged', 'damaged', 'The second region table is used in its place.'));
     table = second;
   }
   const seen = new Set<string>();
@@ -146,7 +146,7 @@ export async function* checkSecondTable(source: ByteSource): AsyncGenerator<Find
   const second = await readCopy(source, 1);
   if (second instanceof CorruptError) {
     const remedy = 'The disk reads by the first region table; it has no second copy of it.';
-    yield damaged(second, 'second-region-table-damaged', remedy);
+    yield findingOf(second, 'second-region-table-damaged', 'damaged', remedy);
     return;
   }
   const told = ({ guid: id, position, length, required }: Region) => `${id} ${position} ${length} ${required}`;

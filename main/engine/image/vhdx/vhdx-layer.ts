@@ -9,8 +9,10 @@ import type { OpenFile } from '../../storage/archive/archive.ts';
 import { checkRange } from '../../storage/byte-source.ts';
 import type { Confinement } from '../../storage/confinement.ts';
 import { type Io, runAsync } from '../../storage/io.ts';
+import { findingOf } from '../findings.ts';
 import type { Finding, ImageLayer, LayerFile, LayerRun, ParentClaim } from '../image.ts';
 import { RunList } from '../run-list.ts';
+import { WalkBudget } from '../walk-budget.ts';
 import { checkBlocks } from './block-check.ts';
 import { BlockMap } from './block-map.ts';
 import { readHeaders, type VhdxHeaders } from './headers.ts';
@@ -19,7 +21,6 @@ import { type LogReplay, logFits, readLog } from './log.ts';
 import { readMetadata, type VhdxMetadata } from './metadata.ts';
 import { LogOverlay, plainSource, type VhdxSource } from './overlay.ts';
 import { checkSecondTable, misplaced, type Region, type Regions, readRegions, regionFits } from './regions.ts';
-import { damaged } from './report.ts';
 
 /** Opens the VHDX at `path`. @throws CorruptError, UnsupportedError, IoError, DeniedError. */
 export async function openVhdx(path: string, folder: Confinement): Promise<ImageLayer> {
@@ -96,11 +97,13 @@ class VhdxLayer implements ImageLayer {
   }
 
   async allocatedBytes(signal?: AbortSignal): Promise<number> {
+    const budget = new WalkBudget(this.name, this.#opened.file.size);
     let total = 0;
-    for (let at = 0; at < this.virtualSize; at += this.#map.step) {
+    for (let block = 0; block < this.#map.blocks; ) {
       throwIfCancelled(signal);
-      const length = Math.min(this.#map.step, this.virtualSize - at);
-      for (const run of await runAsync(this.runs(at, length), signal)) if (run.kind === 'data') total += run.length;
+      const { bytes, next } = await runAsync(this.#map.allocatedFrom(block, budget), signal);
+      total += bytes;
+      block = next;
     }
     return total;
   }
@@ -189,7 +192,7 @@ function* logFindings({ file, headers, replay }: Opened): Generator<Finding> {
 function* regionFindings({ file, source, headers, regions }: Opened): Generator<Finding> {
   for (const region of regions.others) {
     if (regionFits(region, source)) continue;
-    yield damaged(misplaced(region, source), 'region-misplaced', 'The disk reads without this region.', 'suspicious');
+    yield findingOf(misplaced(region, source), 'region-misplaced', 'suspicious', 'The disk reads without this region.');
   }
   const all: (Region | { guid: string; position: number; length: number })[] = [
     ...[regions.bat, regions.metadata, ...regions.others].filter((region) => regionFits(region, source)),

@@ -5,12 +5,12 @@
  *
  * The length of a grain is not in its table, so marker and data are fetched with one guess, which follows what was met lately.
  */
-import { inflate, inflateSync, type ZlibOptions } from 'node:zlib';
 import { Fields } from '../../binary.ts';
 import { CorruptError } from '../../errors.ts';
 import type { ByteSource } from '../../storage/byte-source.ts';
 import { type Io, readBytes, runAsync } from '../../storage/io.ts';
 import type { Codec } from '../image.ts';
+import { UnitInflate } from '../unit-inflate.ts';
 import { GrainMarkerOffsets as at, GRAIN_MARKER_BYTES, SECTOR } from './layout.ts';
 
 const MARKER = 'VMDK grain marker';
@@ -39,15 +39,19 @@ export class GrainCodec implements Codec {
   readonly name = 'deflate';
   readonly unit: number;
   readonly #geometry: CompressedGeometry;
-  readonly #options: ZlibOptions;
+  readonly #inflate: UnitInflate;
   /** Bytes to ask for first. */
   #guess: number;
 
   constructor(geometry: CompressedGeometry) {
     this.#geometry = geometry;
     this.unit = geometry.grainBytes;
-    // One byte over a grain, so that one that inflates to more is told from one that fills it; in one piece, so that it isn't copied.
-    this.#options = { chunkSize: Math.max(64, this.unit + 1), maxOutputLength: this.unit };
+    this.#inflate = new UnitInflate({
+      kind: 'zlib',
+      unit: this.unit,
+      structure: GRAIN,
+      bound: 'at most a grain when inflated',
+    });
     this.#guess = Math.max(SECTOR, this.unit / 2);
   }
 
@@ -58,34 +62,24 @@ export class GrainCodec implements Codec {
 
   *unpack(source: ByteSource, position: number, _stored: number, offset: number): Io<Uint8Array> {
     const packed = yield* this.#packed(source, position, offset);
-    let bytes: Uint8Array;
-    try {
-      bytes = inflateSync(packed.stream, this.#options);
-    } catch (error) {
-      throw badStream(error, source, packed);
-    }
-    return this.#whole(bytes, source, packed, offset);
+    return this.#whole(this.#inflate.sync(packed.stream, source, packed.streamPosition), source, packed, offset);
   }
 
   async unpackAsync(source: ByteSource, position: number, _stored: number, offset: number): Promise<Uint8Array> {
     const packed = await runAsync(this.#packed(source, position, offset));
-    return this.#whole(await this.#inflate(packed, source), source, packed, offset);
+    return this.#wholeAsync(packed, source, offset);
   }
 
   /** Unpacks a grain to see that it can be, and returns the bytes that it takes at `position`. @throws CorruptError, IoError. */
   async examine(source: ByteSource, position: number, offset: number): Promise<number> {
     const packed = await runAsync(this.#packed(source, position, offset));
-    this.#whole(await this.#inflate(packed, source), source, packed, offset);
+    await this.#wholeAsync(packed, source, offset);
     return this.#geometry.markers ? packed.streamPosition + packed.stream.length - position : SECTOR;
   }
 
-  #inflate(packed: Packed, source: ByteSource): Promise<Uint8Array> {
-    return new Promise((resolve, reject) => {
-      inflate(packed.stream, this.#options, (error, bytes) => {
-        if (error === null) resolve(bytes);
-        else reject(badStream(error, source, packed));
-      });
-    });
+  async #wholeAsync(packed: Packed, source: ByteSource, offset: number): Promise<Uint8Array> {
+    const bytes = await this.#inflate.async(packed.stream, source, packed.streamPosition);
+    return this.#whole(bytes, source, packed, offset);
   }
 
   /** The stored stream of the grain that begins at `offset` of the disk. */
@@ -146,17 +140,4 @@ export class GrainCodec implements Codec {
     whole.set(bytes);
     return whole;
   }
-}
-
-/** What zlib says of a stream, as damage; anything else is let through. */
-function badStream(error: unknown, source: ByteSource, packed: Packed): unknown {
-  const code = (error as { code?: unknown }).code;
-  const known = code === 'Z_DATA_ERROR' || code === 'Z_BUF_ERROR' || code === 'Z_NEED_DICT';
-  if (!known && code !== 'ERR_BUFFER_TOO_LARGE') return error;
-  return new CorruptError(GRAIN, {
-    source: source.name,
-    position: packed.streamPosition,
-    expected: code === 'ERR_BUFFER_TOO_LARGE' ? 'at most a grain when inflated' : 'a zlib stream (RFC 1950)',
-    found: code === 'ERR_BUFFER_TOO_LARGE' ? 'more' : (error as Error).message,
-  });
 }

@@ -3,12 +3,13 @@
  * lies in the tables; compressed grains are unpacked. Reads each table a few times and each compressed grain once; its memory is one
  * batch of tables and one bitmap of at most 32 MiB, whatever the extent's size (a larger file is gone over in several passes).
  */
-import { CorruptError, IoError, throwIfCancelled } from '../../errors.ts';
+import { CorruptError, throwIfCancelled } from '../../errors.ts';
+import { BITMAP_BITS, Bitmap } from '../bitmap.ts';
+import { FindingLimit, findingOf, unreadable } from '../findings.ts';
 import type { Finding } from '../image.ts';
-import { BITMAP_BITS, Bitmap, damage, FindingLimit, trailingData } from './check-tools.ts';
 import type { GrainMap } from './grain-map.ts';
 import { GRAIN_MARKER_BYTES, GTE_EMPTY, SECTOR } from './layout.ts';
-import { redundantUsed } from './sparse-findings.ts';
+import { redundantUsed, trailingData } from './sparse-findings.ts';
 import { type Table, walkTables } from './table-walk.ts';
 
 export interface GrainCheckOptions {
@@ -23,8 +24,9 @@ export interface GrainCheckOptions {
   readonly signal: AbortSignal | undefined;
 }
 
-/** Compressed grains that are unpacked at a time, by libuv's threads. */
+/** Compressed grains that are unpacked at a time, by libuv's threads, and bytes of them: the largest have 32 MiB. */
 const UNPACK_BATCH = 8;
+const UNPACK_BYTES = 32 << 20;
 
 export async function* checkGrains(map: GrainMap, options: GrainCheckOptions): AsyncGenerator<Finding> {
   const limit = new FindingLimit(map.geometry.file.name);
@@ -93,13 +95,15 @@ async function* surveyTables(
       if (map.isData(written) && !map.grainFits(grain, written * SECTOR)) {
         const used = entry === GTE_EMPTY || grainSector(map, grain, entry) !== undefined;
         const remedy = used ? 'The redundant grain table is used in its place.' : undefined;
-        yield* limit.tell(damage(map.badGrain(entries, i, grain), 'grain-out-of-file', remedy));
+        const code = map.grainInDirectory(grain, written * SECTOR) ? 'grain-in-tables' : 'grain-out-of-file';
+        // A ruined table has thousands of them.
+        if (limit.counts(code, 'damaged')) yield findingOf(map.badGrain(entries, i, grain), code, 'damaged', remedy);
       }
       const sector = grainSector(map, grain, entry);
       if (sector === undefined) continue;
-      if (sector * SECTOR < options.metadataEnd) {
+      if (sector * SECTOR < options.metadataEnd && limit.counts('grain-in-tables', 'damaged')) {
         const expected = `a sector behind the tables, from ${Math.ceil(options.metadataEnd / SECTOR)}`;
-        yield* limit.tell(damage(entries.corrupt('', i * 4, expected, `sector ${sector}`), 'grain-in-tables'));
+        yield findingOf(entries.corrupt('', i * 4, expected, `sector ${sector}`), 'grain-in-tables');
       }
       noteGrain(map, survey, grain, sector);
     }
@@ -114,7 +118,7 @@ async function* surveyTables(
       const remedy = settled.fromCopy
         ? 'The copy is read where the table can’t be true.'
         : 'The primary table is read.';
-      yield* limit.tell(damage(error, 'redundant-table-differs', remedy));
+      yield* limit.tell(findingOf(error, 'redundant-table-differs', 'damaged', remedy));
     }
   }
 }
@@ -171,6 +175,7 @@ async function* findOverlaps(
   if (survey.grains === 0) return;
   const { codec, grainBytes, file } = map.geometry;
   const grainSectors = grainBytes / SECTOR;
+  const batch = Math.max(1, Math.min(UNPACK_BATCH, Math.floor(UNPACK_BYTES / grainBytes)));
   // Grains that all begin at the same remainder overlap only as wholes: a bit for each will do. Otherwise a bit for each sector.
   const unit = codec === undefined && survey.uniform && !survey.scattered ? grainSectors : 1;
   const units = codec === undefined ? Math.ceil(survey.end / unit) : Math.ceil(file.size / SECTOR);
@@ -178,10 +183,10 @@ async function* findOverlaps(
     const used = new Bitmap(from, Math.min(BITMAP_BITS, units - from));
     if (survey.scattered) await markTables(map, options.signal, used);
     const mark = function* (placed: Placed, length: number): Generator<Finding> {
-      if (used.mark(Math.floor(placed.sector / unit), length)) return;
+      if (used.mark(Math.floor(placed.sector / unit), length) || !limit.counts('grain-overlap', 'damaged')) return;
       const { entries } = placed.table;
       const error = entries.corrupt('', placed.index * 4, 'sectors that nothing else uses', `sector ${placed.sector}`);
-      yield* limit.tell(damage(error, 'grain-overlap'));
+      yield findingOf(error, 'grain-overlap');
     };
     let waiting: Placed[] = [];
     for await (const step of walkTables(map, options.signal, false)) {
@@ -196,7 +201,7 @@ async function* findOverlaps(
         // What is another's already is not worth unpacking.
         if (used.has(placed.sector)) yield* mark(placed, 1);
         else waiting.push(placed);
-        if (waiting.length < UNPACK_BATCH) continue;
+        if (waiting.length < batch) continue;
         yield* unpackAll(map, options, limit, survey, waiting, mark);
         waiting = [];
       }
@@ -243,17 +248,9 @@ async function* unpackAll(
 function grainFinding(error: unknown, placed: Placed): Finding {
   if (error instanceof CorruptError) {
     const marker = String(error.details.structure).startsWith('VMDK grain marker');
-    return damage(error, marker ? 'grain-marker-wrong' : 'compressed-grain-damaged');
+    return findingOf(error, marker ? 'grain-marker-wrong' : 'compressed-grain-damaged');
   }
-  if (!(error instanceof IoError)) throw error;
-  const { source } = placed.table.entries;
-  return {
-    severity: 'damaged',
-    code: 'unreadable',
-    message: error.message,
-    source,
-    position: placed.sector * SECTOR,
-  };
+  return unreadable(error, placed.table.entries.source, placed.sector * SECTOR);
 }
 
 async function markTables(map: GrainMap, signal: AbortSignal | undefined, used: Bitmap): Promise<void> {

@@ -86,8 +86,26 @@ export class GrainMap {
 
   /** Whether a grain table of this number can be at `position`. */
   tableFits(table: number, position: number): boolean {
+    return this.#fits(position, this.entriesOf(table) * 4);
+  }
+
+  /** Whether something else can be there: in the file, behind its header, and not in a directory. */
+  #fits(position: number, length: number): boolean {
     const { file, reserved } = this.geometry;
-    return position >= reserved && position + this.entriesOf(table) * 4 <= file.size;
+    return position >= reserved && position + length <= file.size && !this.#inDirectory(position, length);
+  }
+
+  #inDirectory(position: number, length: number): boolean {
+    const { directory, redundantDirectory } = this.geometry;
+    const bytes = this.tables * 4;
+    const end = position + length;
+    if (position < directory + bytes && directory < end) return true;
+    return redundantDirectory !== undefined && position < redundantDirectory + bytes && redundantDirectory < end;
+  }
+
+  /** Whether the data of grain number `grain`, at `position`, would lie in a directory. */
+  grainInDirectory(grain: number, position: number): boolean {
+    return this.#inDirectory(position, this.storedLength(grain));
   }
 
   /** Bytes of the disk that grain number `grain` covers: less than a grain at the extent's end. */
@@ -103,8 +121,7 @@ export class GrainMap {
 
   /** Whether the data of grain number `grain` can be at `position`. */
   grainFits(grain: number, position: number): boolean {
-    const { file, reserved } = this.geometry;
-    return position >= reserved && position + this.storedLength(grain) <= file.size;
+    return this.#fits(position, this.storedLength(grain));
   }
 
   /** Whether a table entry stands for data in the file, and not for nothing or a zeroed grain. */
@@ -304,26 +321,23 @@ export class GrainMap {
 
   /** The error for directory entry `index` of `fields`, which should lead to table number `table`. */
   badTable(fields: Fields, index: number, table: number): CorruptError {
-    const { reserved, file } = this.geometry;
-    const most = Math.floor((file.size - this.entriesOf(table) * 4) / SECTOR);
-    return fields.corrupt(
-      '',
-      index * 4,
-      `a sector from ${reserved / SECTOR} to ${most}`,
-      `sector ${fields.u32(index * 4)}`,
-    );
+    return this.#bad(fields, index, this.entriesOf(table) * 4);
   }
 
   /** The error for table entry `index` of `fields`, which should lead to the data of grain number `grain`. */
   badGrain(fields: Fields, index: number, grain: number): CorruptError {
+    return this.#bad(fields, index, this.storedLength(grain));
+  }
+
+  #bad(fields: Fields, index: number, length: number): CorruptError {
     const { reserved, file } = this.geometry;
-    const most = Math.floor((file.size - this.storedLength(grain)) / SECTOR);
-    return fields.corrupt(
-      '',
-      index * 4,
-      `a sector from ${reserved / SECTOR} to ${most}`,
-      `sector ${fields.u32(index * 4)}`,
-    );
+    const sector = fields.u32(index * 4);
+    const most = Math.floor((file.size - length) / SECTOR);
+    const inside = sector * SECTOR >= reserved && sector <= most;
+    const expected = inside
+      ? 'a sector that is in no grain directory'
+      : `a sector from ${reserved / SECTOR} to ${most}`;
+    return fields.corrupt('', index * 4, expected, `sector ${sector}`);
   }
 }
 

@@ -1,5 +1,6 @@
 /** Which descriptors this version reads, and by what name it refuses the others. */
 import { CorruptError, UnsupportedError } from '../../errors.ts';
+import { uuidIn } from '../../text.ts';
 import type { ParentClaim } from '../image.ts';
 import type { Descriptor } from './descriptor.ts';
 
@@ -97,22 +98,21 @@ export function parentOf(descriptor: Descriptor): ParentClaim | undefined {
  * database (src/VBox/Storage/VMDK.cpp). Without them such an image would pass for a base, and show zeros in place of its parent's data.
  */
 function virtualBoxParent({ values }: Descriptor): ParentClaim | undefined {
-  const id = uuidIn(values.get('ddb.uuid.parent'));
+  const id = idIn(values.get('ddb.uuid.parent'));
   if (id === undefined) return undefined;
-  const stateId = uuidIn(values.get('ddb.uuid.parentmodification'));
+  const stateId = idIn(values.get('ddb.uuid.parentmodification'));
   return { recorded: id, nameless: true, id, ...(stateId === undefined ? {} : { stateId }) };
 }
 
 /** What VirtualBox calls this image, and its content: UUIDs, where it has written to the descriptor. */
 export function virtualBoxIds({ values }: Descriptor): { readonly image?: string; readonly state?: string } {
-  const image = uuidIn(values.get('ddb.uuid.image'));
-  const state = uuidIn(values.get('ddb.uuid.modification'));
+  const image = idIn(values.get('ddb.uuid.image'));
+  const state = idIn(values.get('ddb.uuid.modification'));
   return { ...(image === undefined ? {} : { image }), ...(state === undefined ? {} : { state }) };
 }
 
-/** A UUID in lower case; undefined for none, which VirtualBox writes as zeros. */
-function uuidIn(value: string | undefined): string | undefined {
-  const uuid = value?.trim().toLowerCase();
-  if (uuid === undefined || !/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(uuid)) return undefined;
-  return /^[0-]+$/.test(uuid) ? undefined : uuid;
+/** Where there is none, VirtualBox writes zeros. */
+function idIn(value: string | undefined): string | undefined {
+  const uuid = uuidIn(value);
+  return uuid === undefined || /^[0-]+$/.test(uuid) ? undefined : uuid;
 }

@@ -2,10 +2,11 @@
  * Checks the tables of an seSparse extent: every entry leads into its area of the file, no table serves two directory entries, no
  * grain serves two table entries, the areas do not overlap. Its memory is one table and one bitmap of at most 32 MiB.
  */
-import { CorruptError, IoError, throwIfCancelled } from '../../errors.ts';
+import { CorruptError, throwIfCancelled } from '../../errors.ts';
 import { runAsync } from '../../storage/io.ts';
+import { BITMAP_BITS, Bitmap } from '../bitmap.ts';
+import { FindingLimit, findingOf, unreadable } from '../findings.ts';
 import type { Finding } from '../image.ts';
-import { BITMAP_BITS, Bitmap, damage, FindingLimit } from './check-tools.ts';
 import { SE_ENTRY_BYTES } from './se-sparse-layout.ts';
 import type { SeSparseMap } from './se-sparse-map.ts';
 
@@ -42,7 +43,7 @@ export async function* checkSeSparse(
       // Its entries were gone through before: so the work is bounded by the file's size, whatever the directory says.
       if (!usedTables.mark((table.position - tablesAt) / tableBytes, 1)) {
         const error = table.corrupt('', 0, 'a table that nothing else uses', `one that is used before entry ${index}`);
-        if (first) yield* limit.tell(damage(error, 'table-overlap'));
+        if (first) yield* limit.tell(findingOf(error, 'table-overlap'));
         continue;
       }
       for (let at = 0, grain = index * map.entriesPerTable; at < table.length; at += SE_ENTRY_BYTES, grain++) {
@@ -51,7 +52,7 @@ export async function* checkSeSparse(
           place = map.grain(table, at, grain);
         } catch (error) {
           if (!(error instanceof CorruptError)) throw error;
-          if (first) yield* limit.tell(damage(error, 'grain-out-of-file'));
+          if (first) yield* limit.tell(findingOf(error, 'grain-out-of-file'));
           continue;
         }
         if (typeof place === 'string') continue;
@@ -59,7 +60,7 @@ export async function* checkSeSparse(
         highest = Math.max(highest, number);
         if (usedGrains.mark(number, 1)) continue;
         const error = table.corrupt('', at, 'a grain that nothing else uses', `grain ${number}`);
-        yield* limit.tell(damage(error, 'grain-overlap'));
+        yield* limit.tell(findingOf(error, 'grain-overlap'));
       }
     }
   }
@@ -97,9 +98,7 @@ async function* seTables(map: SeSparseMap, signal: AbortSignal | undefined): Asy
 
 /** Damage and failed reads as findings; anything else is thrown on. */
 function asFinding(error: unknown, source: string, code: string): Finding {
-  if (error instanceof CorruptError) return damage(error, code);
-  if (!(error instanceof IoError)) throw error;
-  return { severity: 'damaged', code: 'unreadable', message: error.message, source };
+  return error instanceof CorruptError ? findingOf(error, code) : unreadable(error, source);
 }
 
 function* overlappingAreas(source: string, areas: readonly Area[]): Generator<Finding> {

@@ -72,3 +72,16 @@ export function checkExtentSize(
     found: `${capacity / SECTOR} sectors`,
   });
 }
+
+/** A note: something follows the last structure of a file. */
+export function trailingData(source: string, end: number, size: number): Finding {
+  return {
+    severity: 'note',
+    code: 'trailing-data',
+    message: `${source} has ${size - end} bytes behind its last structure that belong to nothing; they are not read`,
+    source,
+    position: end,
+    expected: end,
+    found: size,
+  };
+}

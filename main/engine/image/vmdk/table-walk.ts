@@ -1,9 +1,9 @@
 /** Every grain table of a hosted sparse or ESX Server sparse extent with its copy, for the checks: a directory batch at a time. */
 import type { Fields } from '../../binary.ts';
-import { CorruptError, IoError, throwIfCancelled } from '../../errors.ts';
-import type { ByteSource } from '../../storage/byte-source.ts';
+import { throwIfCancelled } from '../../errors.ts';
+import { BITMAP_BITS, Bitmap } from '../bitmap.ts';
+import { findingOf, readOr } from '../findings.ts';
 import type { Finding } from '../image.ts';
-import { BITMAP_BITS, Bitmap, damage } from './check-tools.ts';
 import type { GrainMap } from './grain-map.ts';
 import { GTE_EMPTY, SECTOR } from './layout.ts';
 
@@ -19,16 +19,6 @@ export interface Table {
 }
 
 export type TableStep = { readonly table: Table } | { readonly finding: Finding };
-
-/** Bytes of the file, or the finding that says why they can't be had. */
-export async function readOr(file: ByteSource, position: number, length: number): Promise<Uint8Array | Finding> {
-  try {
-    return await file.read(position, length);
-  } catch (error) {
-    if (!(error instanceof IoError || error instanceof CorruptError)) throw error;
-    return { severity: 'damaged', code: 'unreadable', message: error.message, source: file.name, position };
-  }
-}
 
 /**
  * All tables in order, and what is wrong with the directories. A table that several directory entries lead to comes once: so the work
@@ -61,7 +51,7 @@ export async function* walkTables(
         } else if (tell) {
           const expected = 'a table that no other entry leads to';
           const error = primaryFields.corrupt('', i * 4, expected, `sector ${step.table.entries.position / SECTOR}`);
-          yield { finding: damage(error, 'table-overlap') };
+          yield { finding: findingOf(error, 'table-overlap') };
         }
       }
     }
@@ -84,15 +74,15 @@ async function* oneTable(
   if (tell) {
     if (position !== GTE_EMPTY && !fits) {
       const remedy = otherFits ? 'The redundant grain table is used in its place.' : undefined;
-      yield { finding: damage(map.badTable(primary, index, number), 'table-out-of-file', remedy) };
+      yield { finding: findingOf(map.badTable(primary, index, number), 'table-out-of-file', 'damaged', remedy) };
     }
     if (copy !== undefined && other !== GTE_EMPTY && !otherFits) {
-      yield { finding: damage(map.badTable(copy, index, number), 'redundant-table-out-of-file') };
+      yield { finding: findingOf(map.badTable(copy, index, number), 'redundant-table-out-of-file') };
     }
     if (copy !== undefined && (position === GTE_EMPTY) !== (other === GTE_EMPTY)) {
       const expected = `as in its copy, sector ${other / SECTOR}`;
       const error = primary.corrupt('', index * 4, expected, `sector ${position / SECTOR}`);
-      yield { finding: damage(error, 'redundant-directory-differs') };
+      yield { finding: findingOf(error, 'redundant-directory-differs') };
     }
   }
   const length = map.entriesOf(number) * 4;

@@ -14,6 +14,8 @@ import type { Confinement } from '../../storage/confinement.ts';
 import { type Io, runAsync } from '../../storage/io.ts';
 import type { Finding, ImageLayer, LayerFile, LayerRun, ParentClaim } from '../image.ts';
 import { RunList } from '../run-list.ts';
+import { SideBySide } from '../side-by-side.ts';
+import { WalkBudget } from '../walk-budget.ts';
 import { type Descriptor, MAX_DESCRIPTOR_BYTES, parseDescriptor } from './descriptor.ts';
 import { checkDescriptor } from './descriptor-check.ts';
 import type { Extent } from './extent.ts';
@@ -168,9 +170,7 @@ class VmdkLayer implements ImageLayer {
   readonly properties: Readonly<Record<string, string | number | boolean>>;
   readonly #file: OpenFile;
   readonly #descriptor: Descriptor;
-  readonly #extents: readonly Extent[];
-  /** First byte of each extent on the disk. */
-  readonly #starts: readonly number[];
+  readonly #extents: SideBySide<Extent>;
 
   /** Takes over `file` and the files of `extents`. */
   constructor(
@@ -182,7 +182,7 @@ class VmdkLayer implements ImageLayer {
   ) {
     this.#file = file;
     this.#descriptor = descriptor;
-    this.#extents = extents;
+    this.#extents = new SideBySide(extents);
     this.variant = variant;
     this.name = file.name;
     this.path = file.path;
@@ -191,14 +191,7 @@ class VmdkLayer implements ImageLayer {
     const { image, state } = virtualBoxIds(descriptor);
     if (image !== undefined) this.otherIds = [image];
     if (state !== undefined) this.stateId = state;
-    const starts: number[] = [];
-    let end = 0;
-    for (const extent of extents) {
-      starts.push(end);
-      end += extent.size;
-    }
-    this.#starts = starts;
-    this.virtualSize = end;
+    this.virtualSize = this.#extents.size;
     this.granularity = Math.min(...extents.map((extent) => extent.granularity));
     this.files = layerFiles(file, extents, folder);
     this.properties = layerProperties(descriptor, extents);
@@ -207,38 +200,28 @@ class VmdkLayer implements ImageLayer {
   *runs(offset: number, length: number): Io<LayerRun[]> {
     checkRange({ name: this.name, size: this.virtualSize }, offset, length);
     const out = new RunList();
-    const end = offset + length;
-    for (let at = offset, index = this.#extentAt(offset); at < end; index++) {
-      const extent = this.#extents[index]!;
-      const start = this.#starts[index]!;
-      const stop = Math.min(end, start + extent.size);
-      yield* extent.runs(at - start, stop - at, start, out);
-      at = stop;
+    for (const { part, base, start, end } of this.#extents.shares(offset, length)) {
+      yield* part.runs(start - base, end - start, base, out);
     }
     return out.finish();
   }
 
-  /** The number of the extent that holds the byte at `offset`. */
-  #extentAt(offset: number): number {
-    let low = 0;
-    let high = this.#starts.length - 1;
-    while (low < high) {
-      const middle = Math.ceil((low + high) / 2);
-      if (this.#starts[middle]! <= offset) low = middle;
-      else high = middle - 1;
-    }
-    return low;
-  }
-
   async allocatedBytes(signal?: AbortSignal): Promise<number> {
     let total = 0;
-    for (const extent of this.#extents) {
+    const budget = new WalkBudget(
+      this.name,
+      this.files.reduce((sum, { size }) => sum + size, 0),
+    );
+    for (const extent of this.#extents.parts) {
       if (extent.kind === 'no-access') continue;
       for (let at = 0; at < extent.size; at += extent.step) {
         throwIfCancelled(signal);
-        const out = new RunList();
-        await runAsync(extent.runs(at, Math.min(extent.step, extent.size - at), 0, out), signal);
-        for (const run of out.finish()) if (run.kind === 'data' || run.kind === 'compressed') total += run.length;
+        const step = runsOf(extent, at, Math.min(extent.step, extent.size - at));
+        for (const run of await runAsync(
+          budget.spend(step, (runs) => runs.length),
+          signal,
+        ))
+          if (run.kind === 'data' || run.kind === 'compressed') total += run.length;
       }
     }
     return total;
@@ -246,15 +229,22 @@ class VmdkLayer implements ImageLayer {
 
   async *check(signal?: AbortSignal): AsyncGenerator<Finding> {
     throwIfCancelled(signal, 'The check');
-    yield* checkDescriptor(this.#descriptor, this.variant, this.#extents);
-    for (const extent of this.#extents) {
+    yield* checkDescriptor(this.#descriptor, this.variant, this.#extents.parts);
+    for (const extent of this.#extents.parts) {
       yield* extent.check(signal);
     }
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#file.close(), ...this.#extents.map((extent) => extent.file?.close())]);
+    await Promise.all([this.#file.close(), ...this.#extents.parts.map((extent) => extent.file?.close())]);
   }
+}
+
+/** What an extent alone says of a stretch of itself. */
+function* runsOf(extent: Extent, offset: number, length: number): Io<LayerRun[]> {
+  const out = new RunList();
+  yield* extent.runs(offset, length, 0, out);
+  return out.finish();
 }
 
 function layerFiles(file: OpenFile, extents: readonly Extent[], folder: Confinement): LayerFile[] {

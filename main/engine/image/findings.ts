@@ -1,13 +1,13 @@
-/** What the checks of a VHD have in common: findings made from errors, reads that may fail, and a limit on findings of one kind. */
-import { CorruptError, IoError } from '../../errors.ts';
-import type { ByteSource } from '../../storage/byte-source.ts';
-import type { Finding, Severity } from '../image.ts';
+/** What the checks of all formats share: findings made from errors, reads that may fail, and a limit on findings of one kind. */
+import { CorruptError, IoError } from '../errors.ts';
+import type { ByteSource } from '../storage/byte-source.ts';
+import type { Finding, Severity } from './image.ts';
 
 /** Findings of one kind that are told singly; more are counted. */
 const TOLD = 20;
 
-/** The error as a finding. */
-export function findingOf(error: CorruptError, severity: Severity, code: string, remedy?: string): Finding {
+/** The error as a finding. `remedy` says what can still be done: that the disk can be read in spite of it, for one. */
+export function findingOf(error: CorruptError, code: string, severity: Severity = 'damaged', remedy?: string): Finding {
   const { source, structure, position, expected, found } = error.details;
   return {
     severity,
@@ -22,13 +22,24 @@ export function findingOf(error: CorruptError, severity: Severity, code: string,
   };
 }
 
+/** Why bytes of a file can't be had, as a finding. Anything but damage and a failed read is thrown on. */
+export function unreadable(error: unknown, source: string, position?: number): Finding {
+  if (!(error instanceof IoError || error instanceof CorruptError)) throw error;
+  return {
+    severity: 'damaged',
+    code: 'unreadable',
+    message: error.message,
+    source,
+    ...(position === undefined ? {} : { position }),
+  };
+}
+
 /** Bytes of the file, or the finding that says why they can't be had. */
 export async function readOr(file: ByteSource, position: number, length: number): Promise<Uint8Array | Finding> {
   try {
     return await file.read(position, length);
   } catch (error) {
-    if (!(error instanceof IoError || error instanceof CorruptError)) throw error;
-    return { severity: 'damaged', code: 'unreadable', message: error.message, source: file.name, position };
+    return unreadable(error, file.name, position);
   }
 }
 
@@ -37,15 +48,21 @@ export class FindingLimit {
   readonly #counts = new Map<string, { severity: Severity; count: number }>();
   readonly #source: string;
 
+  /** @param source what the findings that stand for many call the file. */
   constructor(source: string) {
     this.#source = source;
   }
 
+  /** The finding, unless enough of its kind were told. */
   *tell(finding: Finding): Generator<Finding> {
-    const known = this.#counts.get(finding.code);
-    const count = (known?.count ?? 0) + 1;
-    this.#counts.set(finding.code, { severity: finding.severity, count });
-    if (count <= TOLD) yield finding;
+    if (this.counts(finding.code, finding.severity)) yield finding;
+  }
+
+  /** Counts a finding that is made only where this says that it is still to be told. */
+  counts(code: string, severity: Severity): boolean {
+    const count = (this.#counts.get(code)?.count ?? 0) + 1;
+    this.#counts.set(code, { severity, count });
+    return count <= TOLD;
   }
 
   /** Whether findings of this kind are only counted by now. */
@@ -53,6 +70,7 @@ export class FindingLimit {
     return (this.#counts.get(code)?.count ?? 0) >= TOLD;
   }
 
+  /** One finding for each kind of which more were met than told. */
   *counted(): Generator<Finding> {
     for (const [code, { severity, count }] of this.#counts) {
       if (count <= TOLD) continue;

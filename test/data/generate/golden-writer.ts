@@ -1,6 +1,6 @@
 /**
- * What the generators of the golden VDI, Parallels and raw images share: content that compresses and does not repeat, and the
- * writing of stored files and truth.json. Run through `vdi.sh`, `parallels.sh` and `raw.sh`.
+ * What the generators of golden images share: content that compresses and does not repeat, and the writing of stored files and
+ * truth.json. Run through the shell script of each format.
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

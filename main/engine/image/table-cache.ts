@@ -1,17 +1,18 @@
 /**
- * Pieces of tables, kept for the next look-up under a ceiling in bytes; the piece used longest ago goes first. A piece is known by
- * its position, and always has the same length.
+ * Pieces of tables, kept for the next look-up under a ceiling in bytes; the piece used longest ago goes first. So neighbouring
+ * look-ups cost one read, and a disk of any size costs the same memory.
  */
-import type { ByteSource } from '../../storage/byte-source.ts';
-import { type Io, readBytes } from '../../storage/io.ts';
+import type { ByteSource } from '../storage/byte-source.ts';
+import { type Io, readBytes } from '../storage/io.ts';
 
-export class PieceCache {
+export class TableCache {
   readonly #source: ByteSource;
   readonly #ceiling: number;
-  /** In the order of their last use. */
+  /** By position; in the order of their last use. */
   readonly #pieces = new Map<number, Uint8Array>();
   #held = 0;
 
+  /** @param ceiling of the pieces together, in bytes; one piece that is larger is kept for as long as it is the last. */
   constructor(source: ByteSource, ceiling: number) {
     this.#source = source;
     this.#ceiling = ceiling;
@@ -22,7 +23,10 @@ export class PieceCache {
     return this.#held;
   }
 
-  /** The bytes at `position`, which stay the cache's: read, never written. @throws CorruptError, IoError. */
+  /**
+   * The piece at `position`, which always has the same length. Its bytes stay the cache's: read, never written.
+   * @throws CorruptError, IoError.
+   */
   *get(position: number, length: number): Io<Uint8Array> {
     const known = this.#pieces.get(position);
     if (known !== undefined) {

@@ -1,8 +1,6 @@
-/** XML files among those of a repository: which of them are a hypervisor's, and what is asked of their elements most. */
+/** XML files among those of a repository: which of them are a hypervisor's. */
 import type { Confinement } from '../storage/confinement.ts';
-import { childOf, decodeXml, readXml, type XmlElement } from '../xml.ts';
-
-export { childOf, childrenOf, descend, type XmlElement } from '../xml.ts';
+import { decodeXml, readXml, type XmlElement } from '../xml.ts';
 
 /** Larger files are none of a hypervisor's: real ones have some tens of KiB. */
 const MAX_XML_BYTES = 8 << 20;
@@ -32,14 +30,4 @@ export async function rootNameOf(path: string, folder: Confinement): Promise<str
   } finally {
     await file.close();
   }
-}
-
-/** The text of the child of this name; undefined where it is absent or empty. */
-export function childText(element: XmlElement | undefined, name: string): string | undefined {
-  return childOf(element, name)?.text || undefined;
-}
-
-/** An attribute, trimmed; undefined where it is absent or empty. */
-export function attribute(element: XmlElement | undefined, name: string): string | undefined {
-  return element?.attributes.get(name)?.trim() || undefined;
 }
