@@ -91,10 +91,10 @@ export function App({ theme, onTheme }: Props) {
     client.removeQueries({ predicate: (query) => query.queryKey[1] === path && query.queryKey[0] !== 'scan' });
     setGeneration((before) => before + 1);
   };
-  /** The dialog that asks where a parent is. Names of images are relative to the folder, also where one image was opened. */
+  /** The dialog that asks where a parent is. Names of images are relative to the folder, also where one image or archive was opened. */
   const locate = (where: string, action: FindingAction) => {
-    const known = where === source ? report : undefined;
-    setLocating({ source: where, root: known?.kind === 'image' ? (hostParent(where) ?? where) : where, action });
+    const file = (where === source && report?.kind === 'image') || /\.(ova|xva|gz)$/i.test(where);
+    setLocating({ source: where, root: file ? (hostParent(where) ?? where) : where, action });
   };
   const showFindings = (of: RepositoryReport) =>
     setFindings({ title: `Findings in ${of.name}`, groups: repositoryFindingGroups(of), orphans: of.orphans });

@@ -258,10 +258,15 @@ function placeLabels(
     .sort((a, b) => a.rank - b.rank);
   const result = new Map<string, { text: string; x: number; y: number }>();
   const taken: { left: number; right: number; lane: number }[] = [];
+  const heads = new Map<string, number>();
+  for (const { one } of candidates) {
+    const head = one.point.name.slice(0, MAX_LABEL - 1);
+    heads.set(head, (heads.get(head) ?? 0) + 1);
+  }
   for (const { one, node } of candidates) {
     if (node === undefined) continue;
     const name = one.point.name;
-    const text = name.length > MAX_LABEL ? `${name.slice(0, MAX_LABEL - 1)}…` : name;
+    const text = shortened(name, heads);
     const half = (text.length * (one.point.id === selected ? CHARACTER_BOLD : CHARACTER)) / 2;
     const x = Math.min(width - half - EDGE, Math.max(half + EDGE, node.x));
     const span = { left: x - half - 6, right: x + half + 6, lane: node.lane };
@@ -353,4 +358,13 @@ export function nearest(layout: HistoryLayout, x: number, y: number): string | u
   const distance = (node: HistoryNode) => Math.hypot(node.x - x, (node.y - y) * 2);
   const { nodes } = layout;
   return nodes.slice(1).reduce((best, node) => (best && distance(best) <= distance(node) ? best : node), nodes[0])?.id;
+}
+
+/** A name with room for `MAX_LABEL` characters: cut at its end, or in the middle where another begins like it and ends otherwise. */
+function shortened(name: string, heads: ReadonlyMap<string, number>): string {
+  if (name.length <= MAX_LABEL) return name;
+  const head = name.slice(0, MAX_LABEL - 1);
+  if (heads.get(head) === 1) return `${head}…`;
+  const half = Math.floor(MAX_LABEL / 2);
+  return `${name.slice(0, half)}…${name.slice(name.length - (MAX_LABEL - half - 1))}`;
 }

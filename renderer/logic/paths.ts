@@ -70,6 +70,30 @@ export function hostName(path: string): string {
   return parts.at(-1) ?? path;
 }
 
+/**
+ * What an image is called where there is no room for its whole path: a snapshot inside an image together with that image
+ * (`web01.qcow2 @2`), a Parallels disk as its folder.
+ */
+export function imageName(path: string): string {
+  const [last, above] = path
+    .split('/')
+    .filter((part) => part !== '')
+    .reverse();
+  if (last === undefined) return path;
+  if (above === undefined) return last;
+  if (/^DiskDescriptor\.xml$/i.test(last)) return above;
+  return last.startsWith('@') ? `${above} ${decoded(last)}` : last;
+}
+
+/** As it stands where a "%" encodes nothing. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 /** A folder of this computer and a name in it. */
 export function hostJoin(folder: string, name: string): string {
   const separator = folder.includes('\\') && !folder.includes('/') ? '\\' : '/';

@@ -17,9 +17,9 @@ interface Props {
   readonly onClose: () => void;
 }
 
-const TITLES = { open: 'Open a folder of backups', 'copy-to': 'Copy to a folder', locate: 'Choose an image' } as const;
+const TITLES = { open: 'Open a backup', 'copy-to': 'Copy to a folder', locate: 'Choose an image' } as const;
 
-/** The folder dialog of shells that have none of their own. Opens folders and, to open a backup, single images. */
+/** The folder dialog of shells that have none of their own. Opens folders and, to open a backup, single images and archives. */
 export function FolderDialog({ purpose, start, onChoose, onClose }: Props) {
   const [wanted, setWanted] = useState(start);
   const listing = useBrowse(wanted);

@@ -2,7 +2,7 @@ import { useState } from 'react';
 import { Radio, RadioGroup } from 'react-aria-components';
 import type { FindingAction, LocatedParent, WireError } from '../../../preload/api.ts';
 import { useServices } from '../../context.ts';
-import { hostJoin, hostName } from '../../logic/paths.ts';
+import { hostJoin, hostName, imageName } from '../../logic/paths.ts';
 import { asWire } from '../../words.ts';
 import { Facts } from '../inspector/facts.tsx';
 import { Button } from '../ui/button.tsx';
@@ -55,7 +55,7 @@ export function LocateDialog({ source, root, action, onClose, onLocated }: Props
 
   return (
     <DialogBox
-      title={`Where is the parent of “${hostName(action.child)}”?`}
+      title={`Where is the parent of “${imageName(action.child)}”?`}
       onClose={onClose}
       footer={
         located === undefined ? (
@@ -119,7 +119,7 @@ export function LocateDialog({ source, root, action, onClose, onLocated }: Props
         <>
           <p className="callout" role="status">
             {located.proved
-              ? `“${hostName(located.parent)}” has the identity that “${hostName(located.child)}” records. It is used from now on.`
+              ? `“${hostName(located.parent)}” has the identity that “${imageName(located.child)}” records. It is used from now on.`
               : `“${hostName(located.parent)}” is used from now on. The format records no identity, so nothing proves that it is the right file: look at what the point holds before you trust it.`}
           </p>
           {located.findings.length > 0 && <FindingList findings={located.findings} />}

@@ -113,7 +113,7 @@ function VerifyOutcome({ result, onLocate }: VerifyProps) {
       <p className="callout">
         {result.disksChecked === 0
           ? 'No disk could be opened to be checked.'
-          : 'Checked are the links between the layers, their sizes and their tables, and checksums where the format has them. What the guest wrote has nothing to be compared with; hash a disk to compare it with another copy.'}
+          : 'Checked are the links between the layers, their sizes and their tables, and checksums where the format or the package has them. What the guest wrote has nothing to be compared with; hash a disk to compare it with another copy.'}
       </p>
       {RANKS.map(({ severity, title }) => {
         const ranked = result.findings.filter((finding) => finding.severity === severity);

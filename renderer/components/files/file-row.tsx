@@ -5,7 +5,7 @@ import { CircleHelp, Cpu, File, Folder, Link2, type LucideIcon, TriangleAlert } 
 import { type DragEvent, type MouseEvent, memo } from 'react';
 import type { EntryKind, LayerShare } from '../../../preload/api.ts';
 import { exactSize, plural, size, stamp, stampExact } from '../../logic/format.ts';
-import { hostName } from '../../logic/paths.ts';
+import { imageName } from '../../logic/paths.ts';
 import type { Mark, Row } from '../../logic/rows.ts';
 import { wordsFor } from '../../words.ts';
 
@@ -29,7 +29,7 @@ export const MARK_WORDS: Record<Mark, string> = {
 
 /** `web01-000003` of the VM `web01` reads `-000003`, as it does in a list that is about one VM. */
 export function layerName(name: string, vm: string): string {
-  const bare = hostName(name);
+  const bare = imageName(name);
   if (!bare.startsWith(`${vm}-`)) return bare;
   return bare.slice(vm.length).replace(/\.[A-Za-z0-9]+$/, '');
 }
@@ -110,7 +110,7 @@ export const FileRow = memo(function FileRow(props: Props) {
       <span
         role="gridcell"
         className={shares === undefined && !row.gone ? 'layer waiting' : 'layer'}
-        title={shares?.map((share) => `${hostName(share.name)}: ${size(share.bytes)}`).join('\n')}
+        title={shares?.map((share) => `${imageName(share.name)}: ${size(share.bytes)}`).join('\n')}
       >
         {row.gone || (row.folder && shares === null) ? '' : layerText(shares, props.vm)}
       </span>

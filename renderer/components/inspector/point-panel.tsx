@@ -1,10 +1,11 @@
 import type { PointDisk, RestorePoint, Target, VirtualMachine } from '../../../preload/api.ts';
 import { exactSize, plural, size } from '../../logic/format.ts';
-import { hostName } from '../../logic/paths.ts';
+import { imageName } from '../../logic/paths.ts';
 import { levelWords, originWords } from '../../logic/volumes.ts';
 import { diskName } from '../history/point-header.tsx';
 import { CopyButton } from '../ui/copy-button.tsx';
 import { ErrorNote } from '../ui/error-note.tsx';
+import { MiddleCut } from '../ui/small.tsx';
 import { Facts } from './facts.tsx';
 import { hueOf } from './layers-bar.tsx';
 
@@ -92,7 +93,7 @@ function DiskFacts({ disk }: { readonly disk: PointDisk }) {
         {disk.chain.map((file, index) => (
           <li key={file} title={file}>
             <span className={`swatch ${hueOf(index, disk.chain.length)}`} aria-hidden="true" />
-            {hostName(file)}
+            <MiddleCut text={imageName(file)} />
           </li>
         ))}
       </ol>

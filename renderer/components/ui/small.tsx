@@ -29,6 +29,21 @@ export function Progress({ label, value }: ProgressProps) {
   );
 }
 
+/** Characters at the end of a name that stay where there is no room for all of it. */
+const KEPT_END = 16;
+
+/** A name on one line. Where it has no room it loses its middle: beginning and end tell images apart. */
+export function MiddleCut({ text }: { readonly text: string }) {
+  const characters = [...text];
+  const cut = Math.max(Math.ceil(characters.length / 2), characters.length - KEPT_END);
+  return (
+    <span className="middle-cut">
+      <span>{characters.slice(0, cut).join('')}</span>
+      <span>{characters.slice(cut).join('')}</span>
+    </span>
+  );
+}
+
 /** Lines where something will stand in a moment. */
 export function Skeleton({ lines, label }: { readonly lines: number; readonly label: string }) {
   return (
