@@ -8,7 +8,9 @@ import { mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import type { Page } from '@playwright/test';
 import truth from '../data/demo-truth.json' with { type: 'json' };
+import { buildOva } from '../support/ova-builder.ts';
 import { linuxGuid, writeGpt } from '../support/partition-builder.ts';
+import { buildQcow2 } from '../support/qcow2-builder.ts';
 import { cli, expect, missingBrowser, root, test } from './serve.ts';
 
 const peersRequired = process.env.CHAINLIFT_REQUIRE_PEERS === '1';
@@ -349,6 +351,110 @@ test('says that a partition table is damaged', async ({ page, shell }) => {
   await header.getByRole('button', { name: /suspicious|damaged/ }).click();
   await expect(page.getByRole('dialog')).toContainText('partition table');
   expect(readFileSync(join(folder, 'disk.img')).equals(image)).toBe(true);
+});
+
+/** The demo's disk at a point, as a new image. */
+function demoDisk(shell: { demo: string; scratch: string }, point: string, ...format: string[]): Buffer {
+  const image = join(shell.scratch, `${point}.image`);
+  execFileSync(process.execPath, [cli, 'convert', shell.demo, image, '--point', point, '--no-verify', ...format]);
+  return readFileSync(image);
+}
+
+test('opens an OVA, verifies it, and gives files and its disk out of it', async ({ page, shell }) => {
+  const folder = join(shell.scratch, 'exports');
+  mkdirSync(folder);
+  const ova = join(folder, 'shop.ova');
+  const bytes = demoDisk(shell, 'before-upgrade', '--format', 'vmdk', '--variant', 'streamOptimized');
+  writeFileSync(ova, buildOva('shop', [{ name: 'shop-disk1.vmdk', bytes, capacity: 96 << 20 }]));
+  const before = sha256(ova);
+  await page.goto(await shell.serve());
+  await page
+    .getByRole('region', { name: 'Open a backup' })
+    .getByRole('button', { name: /Open a folder/ })
+    .click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByRole('textbox', { name: 'Path' }).fill(folder);
+  await dialog.getByRole('textbox', { name: 'Path' }).press('Enter');
+  await dialog.getByRole('option', { name: 'shop.ova' }).click();
+  await dialog.getByRole('button', { name: 'Open “shop.ova”' }).click();
+  await expect(point(page, 'Exported state')).toHaveAttribute('aria-selected', 'true');
+  await page.getByRole('group', { name: 'Volumes' }).getByRole('button', { name: /^sda2/ }).click();
+  await enter(page, 'srv', 'www');
+  await row(page, 'orders-2025.csv').click();
+  const inspector = page.getByRole('complementary', { name: 'Inspector' });
+  await expect(inspector).toContainText('orders-2025.csv');
+  const waiting = page.waitForEvent('download');
+  await files(page).getByRole('button', { name: 'Download' }).click();
+  const saved = join(shell.scratch, 'downloaded.csv');
+  await (await waiting).saveAs(saved);
+  expect(sha256(saved)).toBe(lostTruth.sha256);
+
+  // The manifest is part of it.
+  const header = page.getByRole('region', { name: 'Selected point' });
+  await header.getByRole('button', { name: 'Verify' }).click();
+  const tasks = page.getByRole('region', { name: 'Tasks' });
+  await tasks.getByRole('button', { name: 'Show' }).click();
+  await expect(dialog).toContainText('Nothing is wrong');
+  await dialog.getByRole('contentinfo').getByRole('button', { name: 'Close' }).click();
+
+  await header.getByRole('button', { name: 'Mount' }).click();
+  await inspector.getByRole('button', { name: /^(Mount|Start)/ }).click();
+  await expect(inspector.getByText(/^nbd(\+unix)?:\/\//).first()).toBeVisible();
+  await inspector.getByRole('button', { name: /^(Stop|Unmount)/ }).click();
+  await expect(page.getByRole('region', { name: 'Exports' })).toContainText('No exports');
+  expect(sha256(ova)).toBe(before);
+
+  // A changed byte is told by the manifest.
+  const broken = readFileSync(ova);
+  broken[broken.length >> 1]! ^= 1;
+  writeFileSync(ova, broken);
+  await header.getByRole('button', { name: 'Verify' }).click();
+  await tasks.getByRole('button', { name: 'Show' }).click();
+  await expect(dialog.getByRole('region', { name: 'Damaged' })).toContainText('shop.mf');
+});
+
+test('shows the snapshots inside a QCOW2 as points, and what each holds', async ({ page, shell }) => {
+  const CLUSTER = 1 << 16;
+  const disks = ['base', 'before-upgrade', 'current'].map((name) => demoDisk(shell, name, '--format', 'raw'));
+  const states = disks.map((disk) => {
+    const clusters = new Map<number, Buffer>();
+    for (let at = 0; at < disk.length; at += CLUSTER) {
+      const cluster = disk.subarray(at, at + CLUSTER);
+      if (cluster.some((byte) => byte !== 0)) clusters.set(at / CLUSTER, cluster);
+    }
+    return { size: disk.length, clusters };
+  });
+  const snapshots = [
+    { id: '1', name: 'installed', seconds: 1_772_420_400, ...states[0]! },
+    { id: '2', name: 'before-upgrade', seconds: 1_772_506_800, stateBytes: 1 << 16, ...states[1]! },
+  ];
+  const image = join(shell.scratch, 'kvm01.qcow2');
+  writeFileSync(image, buildQcow2({ ...states[2]!, snapshots }).bytes);
+  const before = sha256(image);
+  await page.goto(await shell.serve(image));
+  const options = page.getByRole('listbox', { name: 'Points in time' }).getByRole('option');
+  await expect(options).toHaveCount(3);
+  await expect(point(page, 'kvm01')).toHaveAttribute('aria-selected', 'true');
+  await page.getByRole('group', { name: 'Volumes' }).getByRole('button', { name: /^sda2/ }).click();
+  await enter(page, 'srv', 'www');
+  await expect(row(page, 'orders-2025.csv')).toHaveText(/gone$/);
+
+  await point(page, 'before-upgrade').click();
+  const header = page.getByRole('region', { name: 'Selected point' });
+  await expect(header).toContainText('with memory');
+  await expect(row(page, 'orders-2025.csv')).toContainText('gone later');
+  await expect(row(page, 'orders-2025.csv')).toContainText('kvm01.qcow2 @2');
+  const consistency = page
+    .getByRole('complementary', { name: 'Inspector' })
+    .getByRole('region', { name: /^Consisten/ });
+  await expect(consistency).toContainText('65536 bytes of VM state');
+  const waiting = page.waitForEvent('download');
+  await row(page, 'orders-2025.csv').click();
+  await files(page).getByRole('button', { name: 'Download' }).click();
+  const saved = join(shell.scratch, 'downloaded.csv');
+  await (await waiting).saveAs(saved);
+  expect(sha256(saved)).toBe(lostTruth.sha256);
+  expect(sha256(image)).toBe(before);
 });
 
 test('tells what was verified, and gives it as text', async ({ page, shell }) => {

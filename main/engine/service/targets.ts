@@ -162,12 +162,15 @@ export class Targets {
 
   async #image(place: SourcePlace): Promise<PointLocation> {
     const { source, root } = place;
+    const located = await this.#located.of(source);
     let folder = this.#images.get(source);
+    if (folder !== undefined && !sameEntries(folder.options.located, located)) {
+      // A parent was pointed at, or forgotten, by way of the image's folder.
+      this.#forgetImage(source);
+      folder = undefined;
+    }
     if (folder === undefined) {
-      const located = await this.#located.of(source);
       folder = new Confinement(root, { synchronous: this.#synchronous, located, ...this.#cache });
-      // Another call may have been here meanwhile.
-      folder = this.#images.get(source) ?? folder;
       this.#images.set(source, folder);
       const [oldest] = this.#images.keys();
       if (this.#images.size > KEEP_CATALOGS) this.#forgetImage(oldest!);
@@ -183,6 +186,10 @@ export class Targets {
     const vm = catalog.kind === 'image' ? catalog.vms[0] : catalog.vms.find((one) => one.name === location.vm);
     return vm?.points ?? [];
   }
+}
+
+function sameEntries(a: ReadonlyMap<string, string> | undefined, b: ReadonlyMap<string, string>): boolean {
+  return (a?.size ?? 0) === b.size && [...b].every(([key, value]) => a?.get(key) === value);
 }
 
 /** What is asked of an image opened by itself: nothing where that is the image, by the name of its file. */

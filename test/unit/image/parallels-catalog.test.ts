@@ -32,7 +32,7 @@ it('a Parallels disk is one image with its snapshots, whatever its folder holds'
     const points = catalog.vms[0]!.points;
     expect(points.map((point) => [point.id, point.parent, point.disks[0]!.error])).toEqual([
       [A, undefined, undefined],
-      ['DiskDescriptor.xml', A, undefined],
+      ['web01.hdd', A, undefined],
     ]);
     expect(points.flatMap(({ findings }) => findings)).toEqual([]);
     expect(catalog.orphans).toEqual([]);

@@ -204,3 +204,19 @@ describe('moving', () => {
     expect(nearest(layoutHistory([], options), 0, 0)).toBeUndefined();
   });
 });
+
+describe('long names', () => {
+  const labels = (...names: string[]) =>
+    layoutHistory(
+      names.map((name, i) => point(`${i}`, i === 0 ? undefined : `${i - 1}`, i, { name })),
+      { ...options, width: 4_000 },
+    ).nodes.map(({ label }) => label?.text);
+
+  it('lose their end, and their middle where only the end tells them apart', () => {
+    const [alone] = labels('before the great upgrade to version 12 of everything');
+    expect(alone).toMatch(/^before the great .*…$/);
+    const alike = labels('6f0c1d2e-0000-4000-8000-000000000010', '6f0c1d2e-0000-4000-8000-000000000020');
+    expect(alike).toEqual([expect.stringMatching(/^6f0c.*….*10$/), expect.stringMatching(/^6f0c.*….*20$/)]);
+    expect(new Set(alike.map((text) => text?.length)).size).toBe(1);
+  });
+});

@@ -46,3 +46,17 @@ it('finds the way up on this computer, also from what cannot be read', () => {
   expect(paths.hostParent('backups')).toBeUndefined();
   expect(paths.hostParent('')).toBeUndefined();
 });
+
+it.each([
+  ['web01/web01-000001.vmdk', 'web01-000001.vmdk'],
+  ['shop.ova/disk1.vmdk', 'disk1.vmdk'],
+  ['vm/kvm01.qcow2/@2', 'kvm01.qcow2 @2'],
+  ['kvm01.qcow2/@a%20b', 'kvm01.qcow2 @a b'],
+  ['kvm01.qcow2/@50%', 'kvm01.qcow2 @50%'],
+  ['@odd.vmdk', '@odd.vmdk'],
+  ['Macs/mac.hdd/DiskDescriptor.xml', 'mac.hdd'],
+  ['DiskDescriptor.xml', 'DiskDescriptor.xml'],
+  ['/', '/'],
+])('calls the image %s %s', (path, name) => {
+  expect(paths.imageName(path)).toBe(name);
+});

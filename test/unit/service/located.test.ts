@@ -3,6 +3,7 @@ import { basename, join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { createEngine, type Engine } from '../../../main/engine/service/engine.ts';
 import type { Target } from '../../../preload/api.ts';
+import { buildQcow2 } from '../../support/qcow2-builder.ts';
 import { leavesUntouched, scratchFolder } from '../../support/scratch.ts';
 import { contentId, writeDiskChain } from '../../support/vmware-folder.ts';
 
@@ -193,5 +194,28 @@ describe('a parent that was moved alone', () => {
       expect(await hashLeaf(engine)).toBe(before);
     });
     expect(await using(hashLeaf)).toBe(before);
+  });
+});
+
+it('is the parent of an image and of every snapshot inside it, whichever was asked about', async () => {
+  const cluster = (byte: number): Buffer => Buffer.alloc(1 << 16, byte);
+  const state = { size: 1 << 20, clusters: new Map([[1, cluster(2)]]) };
+  const snapshots = [{ id: '1', name: 'first', ...state }];
+  const over = { ...state, snapshots, backing: { name: 'base.qcow2', format: 'qcow2' } };
+  const base = join(elsewhere, 'moved.qcow2');
+  writeFileSync(base, buildQcow2({ size: 1 << 20, clusters: new Map([[0, cluster(1)]]) }).bytes);
+  const image = join(root, 'over.qcow2');
+  writeFileSync(image, buildQcow2(over).bytes);
+  await using(async (engine) => {
+    const { api } = engine;
+    const inside = { source: root, vm: 'over', point: '1' };
+    await expect(api.info({ target: inside })).rejects.toMatchObject({ kind: 'missing-parent' });
+    await api.locateParent({ source: root, child: 'over.qcow2/@1', parent: base });
+    for (const point of ['1', 'over.qcow2']) {
+      expect((await api.info({ target: { ...inside, point } })).layers).toHaveLength(2);
+    }
+    expect((await api.info({ target: { source: image, point: 'first' } })).layers).toHaveLength(2);
+    await api.forgetParent({ source: root, child: 'over.qcow2/@1' });
+    await expect(api.info({ target: inside })).rejects.toMatchObject({ kind: 'missing-parent' });
   });
 });
