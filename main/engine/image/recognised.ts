@@ -16,8 +16,8 @@ interface Recognised {
 }
 
 const FORMATS: readonly Recognised[] = [
-  { name: 'qed', title: 'QED', magic: [{ at: 0, hex: '51454400' }] },
-  { name: 'ewf', title: 'EWF (EnCase, .E01)', magic: [{ at: 0, hex: '455646090d0aff00' }] },
+  { name: 'qed', title: 'QED', magic: [{ at: 0, hex: '51454400' }], extensions: /\.qed$/i },
+  { name: 'ewf', title: 'EWF (EnCase, .E01)', magic: [{ at: 0, hex: '455646090d0aff00' }], extensions: /\.[es]x?01$/i },
   { name: 'vma', title: 'Proxmox VMA archive', magic: [{ at: 0, hex: '564d4100' }] },
   { name: 'asif', title: 'Apple sparse image (ASIF)', magic: [{ at: 0, hex: '73686477' }], extensions: /\.asif$/i },
   // These two have their marks at the end, or none that is public.

@@ -10,18 +10,21 @@ import type { Io } from '../storage/io.ts';
 const TIMES = 4;
 /** Added for small files. */
 const SPARE = 64 << 20;
-/** A run weighs as much as so many bytes that are read; none takes less of a table than half a byte. */
-const RUN_WEIGHT = 2;
 
 export class WalkBudget {
   readonly #source: string;
   readonly #size: number;
+  readonly #runWeight: number;
   #left: number;
 
-  /** @param source what errors call the image. @param size bytes of its files together. */
-  constructor(source: string, size: number) {
+  /**
+   * @param source what errors call the image. @param size bytes of its files together. @param runWeight bytes of the file that there are
+   * for each run at least, rounded up: of tables (a subcluster of QCOW2 has half a byte), or of the block it lies in.
+   */
+  constructor(source: string, size: number, runWeight = 2) {
     this.#source = source;
     this.#size = size;
+    this.#runWeight = runWeight;
     this.#left = TIMES * size + SPARE;
   }
 
@@ -39,7 +42,7 @@ export class WalkBudget {
       }
       step = io.next(bytes);
     }
-    this.#take(RUN_WEIGHT * runs(step.value));
+    this.#take(this.#runWeight * runs(step.value));
     return step.value;
   }
 

@@ -36,8 +36,10 @@ async function scanPackage(place: Folder, name: string, index: LayerIndex): Prom
     if (place.files.includes(other)) used.add(join(place.path, other));
   }
   let envelope: Envelope;
-  const file = folder.open(path);
+  let file: OpenFile | undefined;
   try {
+    // Opening fails where the archive it lies in is cut off.
+    file = folder.open(path);
     envelope = await readEnvelope(file);
   } catch (error) {
     const finding = findingFromError(ours(error), {
@@ -48,7 +50,7 @@ async function scanPackage(place: Folder, name: string, index: LayerIndex): Prom
     const vm = machine({ name: oneLine(name.replace(/\.ovf$/i, '')) }, place, path, index, [], [finding]);
     return [{ vm, used, opened: false }];
   } finally {
-    await file.close();
+    await file?.close();
   }
   const scanned: ScannedMachine[] = [];
   for (const described of envelope.machines) scanned.push(await scanSystem(described, place, path, index, used));

@@ -36,7 +36,7 @@ export async function* checkQcow(map: QcowMap, signal: AbortSignal | undefined):
       const table = first + at / 8;
       const problem = map.tableProblem(fields, at, table);
       if (problem === undefined) yield* checkTable(map, used, unpacked, limit, table, map.tableAt(fields, at), signal);
-      else yield* limit.tell(findingOf(map.badEntry(fields, at, problem), 'l1-entry'));
+      else if (limit.counts('l1-entry', 'damaged')) yield findingOf(map.badEntry(fields, at, problem), 'l1-entry');
     }
   }
   if (used.uncounted !== Number.POSITIVE_INFINITY) yield uncounted(map, used);
@@ -54,13 +54,14 @@ async function* checkTable(
 ): AsyncGenerator<Finding> {
   throwIfCancelled(signal, 'The check');
   const length = map.entriesOf(table) * 8;
-  const before = mark(used, position, length, 'L2 table');
-  if (before !== undefined) {
+  // The same table again says nothing new, and a million times the same would take a million times as long.
+  const again = used.kind(Math.floor(position / SECTOR)) === 'L2 table';
+  const before = again ? 'L2 table' : mark(used, position, length, 'L2 table');
+  if (before !== undefined && limit.counts('metadata-overlap', 'damaged')) {
     const at = { source: map.file.name, position, expected: 'bytes that nothing else uses', found: `the ${before}` };
-    yield* limit.tell(findingOf(new CorruptError('QCOW L2 table', at), 'metadata-overlap'));
-    // The same table again says nothing new, and a thousand times the same would take a thousand times as long.
-    if (before === 'L2 table') return;
+    yield findingOf(new CorruptError('QCOW L2 table', at), 'metadata-overlap');
   }
+  if (before === 'L2 table') return;
   const bytes = await readOr(map.file, position, length);
   if (!(bytes instanceof Uint8Array)) {
     yield* limit.tell(bytes);

@@ -84,16 +84,19 @@ export async function* surveyL1(check: TableCheck, state: State): AsyncGenerator
     const problem = state.map.tableProblem(table, high, low);
     const position = layout.offsetOf(high, low);
     if (problem !== undefined) {
-      yield* limit.tell(findingOf(fields.corrupt('', at, problem, layout.hex64(high, low)), 'l1-entry'));
+      // A ruined table has thousands of them.
+      if (!limit.counts('l1-entry', 'damaged')) continue;
+      yield findingOf(fields.corrupt('', at, problem, layout.hex64(high, low)), 'l1-entry');
       continue;
     }
     if (position === 0) continue;
     const cluster = position / clusterSize;
     const before = counts.mark(cluster, L2_TABLE);
-    if (before !== undefined && (before !== L2_TABLE || state.active)) {
+    const again = before !== undefined && (before !== L2_TABLE || state.active);
+    if (again && limit.counts('metadata-overlap', 'damaged')) {
       const expected = 'a cluster that nothing else uses';
       const found = `byte ${position}, which is ${before === L2_TABLE ? 'another L2 table of this state' : `in the ${before}`}`;
-      yield* limit.tell(findingOf(fields.corrupt('', at, expected, found), 'metadata-overlap'));
+      yield findingOf(fields.corrupt('', at, expected, found), 'metadata-overlap');
     }
     counts.add(cluster, 1);
   }

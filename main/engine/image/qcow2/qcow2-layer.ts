@@ -32,8 +32,8 @@ import * as layout from './layout.ts';
 import { readSnapshots, type Snapshot, type SnapshotTable, snapshotProblem } from './snapshots.ts';
 import { ZstdCodec } from './zstd-codec.ts';
 
-/** Bytes of the disk gone over in one step when all of it is. */
-const STEP = 32 << 20;
+/** Runs at most in one step when all of the disk is gone over. */
+const STEP_RUNS = 65_536;
 /** Bitmaps that `properties` names. */
 const NAMED_BITMAPS = 16;
 
@@ -168,14 +168,16 @@ class Qcow2Layer implements ImageLayer {
   async allocatedBytes(signal?: AbortSignal): Promise<number> {
     throwIfCancelled(signal);
     const { coverage } = this.#map;
-    // A step never ends inside an L2 table, nor takes less than one.
-    const step = Math.max(1, Math.floor(STEP / coverage)) * coverage;
+    const step =
+      (STEP_RUNS / (this.#parts.header.extendedL2 ? layout.SUBCLUSTERS : 1)) * this.#parts.header.clusterSize;
     const budget = new WalkBudget(this.name, this.#parts.file.size);
     let total = 0;
     for (let at = 0; ; at += step) {
       throwIfCancelled(signal);
       // Of a disk of petabytes most may be absent.
-      at = (await runAsync(this.#map.nextTable(at / coverage), signal)) * coverage;
+      const table = Math.floor(at / coverage);
+      const next = await runAsync(this.#map.nextTable(table), signal);
+      if (next > table) at = next * coverage;
       if (at >= this.virtualSize) return total;
       const walk = this.runs(at, Math.min(step, this.virtualSize - at));
       for (const run of await runAsync(

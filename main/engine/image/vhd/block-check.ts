@@ -105,7 +105,7 @@ class Survey {
   readonly #batmap: Uint8Array | null;
   readonly #limit: FindingLimit;
   #unusedLeft = UNUSED_BYTES_READ;
-  #bitmapsLeft: number;
+  #room: number;
   /** First byte of the last block in the file; -1 for none. */
   highest = -1;
 
@@ -114,7 +114,8 @@ class Survey {
     this.#reserved = reserved;
     this.#batmap = batmap;
     this.#limit = limit;
-    this.#bitmapsLeft = map.geometry.dataEnd;
+    const { dataEnd, bitmapBytes, blockSize } = map.geometry;
+    this.#room = dataEnd + bitmapBytes + blockSize;
   }
 
   async *run(signal: AbortSignal | undefined): AsyncGenerator<Finding> {
@@ -141,9 +142,9 @@ class Survey {
         }
         if (missing !== undefined) continue;
         this.highest = Math.max(this.highest, position);
-        // No more bitmaps than the file has room for: where there are, blocks overlap, and that is told.
-        this.#bitmapsLeft -= bitmapBytes;
-        if (this.#bitmapsLeft >= 0) yield* this.#bitmap(first + i, position);
+        // No more blocks than the file has room for: where there are, some overlap, and that is told.
+        this.#room -= bitmapBytes + length;
+        if (this.#room >= 0) yield* this.#bitmap(first + i, position);
       }
     }
   }

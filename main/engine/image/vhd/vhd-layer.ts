@@ -93,7 +93,7 @@ class VhdLayer implements ImageLayer {
     throwIfCancelled(signal);
     if (this.#map === undefined) return Math.min(this.virtualSize, this.#footers.dataEnd);
     let total = 0;
-    const budget = new WalkBudget(this.name, this.#file.size);
+    const budget = new WalkBudget(this.name, this.#file.size, layout.SECTOR);
     for (let block = 0; block < this.#map.geometry.blocks; ) {
       throwIfCancelled(signal);
       const { bytes, next } = await runAsync(this.#map.allocatedFrom(block, budget), signal);

@@ -97,7 +97,7 @@ class VhdxLayer implements ImageLayer {
   }
 
   async allocatedBytes(signal?: AbortSignal): Promise<number> {
-    const budget = new WalkBudget(this.name, this.#opened.file.size);
+    const budget = new WalkBudget(this.name, this.#opened.file.size, this.#opened.metadata.logicalSectorSize);
     let total = 0;
     for (let block = 0; block < this.#map.blocks; ) {
       throwIfCancelled(signal);

@@ -77,9 +77,9 @@ async function* surveyTables(
   survey: Survey,
 ): AsyncGenerator<Finding> {
   const { entriesPerTable } = map.geometry;
-  for await (const step of walkTables(map, options.signal, true)) {
+  for await (const step of walkTables(map, options.signal, limit)) {
     if ('finding' in step) {
-      yield* limit.tell(step.finding);
+      yield step.finding;
       continue;
     }
     const { number, entries, copy, lost } = step.table;
@@ -189,7 +189,7 @@ async function* findOverlaps(
       yield findingOf(error, 'grain-overlap');
     };
     let waiting: Placed[] = [];
-    for await (const step of walkTables(map, options.signal, false)) {
+    for await (const step of walkTables(map, options.signal)) {
       if (!('table' in step)) continue;
       for (const placed of grainsOf(map, step.table)) {
         if (codec === undefined) {
@@ -254,7 +254,7 @@ function grainFinding(error: unknown, placed: Placed): Finding {
 }
 
 async function markTables(map: GrainMap, signal: AbortSignal | undefined, used: Bitmap): Promise<void> {
-  for await (const step of walkTables(map, signal, false)) {
+  for await (const step of walkTables(map, signal)) {
     if (!('table' in step)) continue;
     for (const fields of [step.table.entries, step.table.copy]) {
       if (fields !== undefined) used.mark(fields.position / SECTOR, Math.ceil(fields.length / SECTOR));
