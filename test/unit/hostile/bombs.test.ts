@@ -269,7 +269,10 @@ describe('a tar member that claims more than there is', () => {
     );
     const { error } = await attack(folder, 'web.ova/disk.vmdk');
     expect(error?.kind).toMatch(/^(corrupt|io|not-found)$/);
-    expect(codes((await scan(folder)).findings).join()).toMatch(/archive-(damaged|member-cut-off)/);
+    const { vms, findings } = await scan(folder);
+    // Told of the folder, or of the VM that is in the archive.
+    const all = [...findings, ...vms.flatMap((vm) => vm.findings)];
+    expect(codes(all).join()).toMatch(/archive-(damaged|member-cut-off)/);
   });
 
   it.each(['x', 'g', 'L', 'K'])('an extension header "%s" of 4 GiB', async (type) => {

@@ -7,8 +7,19 @@ import { verifyChain } from '../../../main/engine/chain/verify.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { randomFrom } from '../../support/random.ts';
 import { scratchFolder } from '../../support/scratch.ts';
+import { buildTar } from '../../support/tar-builder.ts';
 import { attack, refusal, scan, withinBounds } from './attack.ts';
-import { type Fixture, fresh, gzipped, ova, structured, vhdDifferencing, vhdDynamic, xva } from './fixtures.ts';
+import {
+  type Fixture,
+  fresh,
+  gzipped,
+  ova,
+  structured,
+  vdiDynamic,
+  vhdDifferencing,
+  vhdDynamic,
+  xva,
+} from './fixtures.ts';
 
 const ROUNDS = 200;
 
@@ -74,13 +85,17 @@ describe.each(structured.map((fixture) => [fixture.name, fixture] as const))('%s
     ['0xff of its length', (bytes) => Buffer.alloc(bytes.length, 0xff)],
   ])('%s is refused', async (_what, change) => {
     const sample = fresh(scratch.path);
-    const header = headerLength(fixture.write(sample));
+    const written = fixture.write(sample);
+    const { model } = written;
+    const header = headerLength(written);
     const { folder, leaf } = broken((bytes) => change(bytes, header));
-    const { error, bytes, findings } = await attack(folder, leaf);
-    // Zeros and ones in place of a flat extent are a disk of them: nothing in it says otherwise.
+    const { error, bytes, size, findings } = await attack(folder, leaf);
     if (error === undefined) {
-      expect(fixture.name).toBe('VMDK monolithicFlat');
-      expect(new Set(bytes).size).toBe(1);
+      // In place of a flat extent they are the disk: nothing in it says otherwise. A .hdd without its magic number is a raw disk, as
+      // other programs keep them.
+      expect(['VMDK monolithicFlat', 'Parallels expanding']).toContain(fixture.name);
+      expect(size).toBeLessThanOrEqual(model.length + 1024);
+      expect(bytes.length).toBe(size);
     } else {
       expect(error.kind).toMatch(/^(corrupt|unsupported|not-found|io)$/);
       expect(findings.some(({ severity }) => severity !== 'note')).toBe(true);
@@ -171,6 +186,49 @@ describe('cut off inside what compresses or packs', () => {
       }
     },
   );
+});
+
+describe('an archive that is cut off inside a description', () => {
+  const scratch = scratchFolder('fragments-described');
+  it.each([
+    ['web.ovf', '<Envelope>'],
+    ['web.vmx', 'displayName = "web"\n'],
+    ['web.vmsd', 'snapshot.numSnapshots = "1"\n'],
+    ['web.vmsn', 'x'],
+    ['web.vmdk', '# Disk DescriptorFile\n'],
+    ['web.vbox', '<VirtualBox>'],
+    ['web.xml', '<domain>'],
+    ['snapshot.xml', '<domainsnapshot>'],
+    ['Virtual Machines/0BADCAFE-0000-4000-8000-000000000001.xml', '<configuration>'],
+    ['Virtual Machines/0BADCAFE-0000-4000-8000-000000000001.vmcx', 'x'],
+    ['ova.xml', '<value>'],
+    ['web.mf', 'SHA256(web.ovf)= 00'],
+    ['disk.hdd/DiskDescriptor.xml', '<Parallels_disk_image>'],
+    ['disk.qcow2', 'QFI\xfb'],
+    ['disk.vhdx', 'vhdxfile'],
+    ['disk.raw', 'x'],
+    ['disk.vmdk.gz', '\x1f\x8b'],
+    ['inner.ova', 'x'],
+  ])('%s: the scan goes on', async (name, text) => {
+    const folder = fresh(scratch.path);
+    vdiDynamic.write(folder);
+    for (const [archive, before] of [
+      ['first.ova', []],
+      ['second.xva', [{ name: 'other.txt', content: Buffer.from('x') }]],
+    ] as const) {
+      const tar = buildTar([...before, { name, content: Buffer.from(text.padEnd(4000, ' '), 'latin1') }]);
+      const head = tar.indexOf(text) + text.length;
+      writeFileSync(join(folder, archive), tar.subarray(0, Math.max(512, head)));
+    }
+    const { vms, findings } = await scan(folder);
+    expect(
+      vms.map(({ points }) => points.flatMap(({ disks }) => disks.map((disk) => disk.chain)).join()),
+    ).toContainEqual(expect.stringContaining('disk.vdi'));
+    // Told of the folder, or of the VM that is in the archive.
+    expect([...findings, ...vms.flatMap((vm) => vm.findings)].map(({ code }) => code)).toContain(
+      'archive-member-cut-off',
+    );
+  });
 });
 
 describe('VHD with one of its two footers', () => {

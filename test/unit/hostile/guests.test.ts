@@ -19,7 +19,7 @@ import { attack, codes } from './attack.ts';
 import { fresh, parallelsLayout, vdiLayout, vhdLayout, vmdkLayout } from './fixtures.ts';
 
 const MIB = 1 << 20;
-const SIZE = 8 * MIB;
+const SIZE = 2 * MIB;
 
 const child = { cid: '0000000b', parentCid: '0000000a', parentFileNameHint: 'secret.vmdk' };
 /** [what the guest wrote, its bytes]; each names `secret.*`, which lies in the folder. */
@@ -35,7 +35,7 @@ const FRONTS: readonly (readonly [string, () => Buffer])[] = [
   ['QCOW', () => buildQcow({ size: SIZE, clusters: new Map(), backing: 'secret.raw' }).bytes],
   [
     'a VMDK descriptor',
-    () => Buffer.from(descriptorText({ createType: 'monolithicFlat', extents: ['RW 16384 FLAT "secret.raw" 0'] })),
+    () => Buffer.from(descriptorText({ createType: 'monolithicFlat', extents: ['RW 4096 FLAT "secret.raw" 0'] })),
   ],
   [
     'a VMDK sparse extent',
@@ -82,8 +82,10 @@ const FOOTERS: readonly (readonly [string, () => Buffer])[] = [
   ['the footer of a differencing VHD', () => buildFooter({ size: SIZE, type: 4, dataOffset: 512n })],
 ];
 
+const blank = pattern(0, SIZE, 3);
+
 function guestDisk(front: Buffer | undefined, footer: Buffer | undefined, size = SIZE): Buffer {
-  const disk = pattern(0, size, 3);
+  const disk = Buffer.from(size === SIZE ? blank : pattern(0, size, 3));
   front?.subarray(0, size).copy(disk, 0);
   footer?.copy(disk, size - footer.length);
   return disk;

@@ -9,13 +9,17 @@ import { openChain } from '../../../main/engine/chain/open.ts';
 import { verifyChain } from '../../../main/engine/chain/verify.ts';
 import { Confinement } from '../../../main/engine/storage/confinement.ts';
 import { scratchFolder } from '../../support/scratch.ts';
+import { buildTar } from '../../support/tar-builder.ts';
 import { sumFooter, sumHeader } from '../../support/vhd-builder.ts';
 import { seal } from '../../support/vhdx-builder.ts';
+import { descriptorText } from '../../support/vmdk-builder.ts';
+import { ovaXml, vdiRecord } from '../../support/xva-builder.ts';
 import { attack, refusal, scan, withinBounds } from './attack.ts';
 import {
   type Fixture,
   fresh,
   parallelsAlone,
+  parallelsFolder,
   qcow,
   qcow2v2,
   qcow2v3,
@@ -472,5 +476,145 @@ describe('by name', () => {
     if (outcome.error === undefined) expect(outcome.bytes.equals(model.subarray(0, outcome.bytes.length))).toBe(true);
     else expect(outcome.error.kind).toMatch(/^(corrupt|missing-parent)$/);
     expect(outcome.findings.filter(({ severity }) => severity !== 'note')).not.toEqual([]);
+  });
+});
+
+describe('descriptions', () => {
+  const scratch = scratchFolder('numbers-text');
+  const OUTRAGEOUS = [
+    '0',
+    '-1',
+    '9223372036854775808',
+    '18446744073709551615',
+    '9007199254740991',
+    '9007199254740993',
+    '1e308',
+    '0x10',
+    'NaN',
+    'Infinity',
+    '',
+    '1'.repeat(100_000),
+    '\u0661\u0662',
+  ];
+
+  it.each(OUTRAGEOUS.map((value) => [value.slice(0, 24), value]))(
+    'VMDK, an extent of "%s" sectors',
+    async (_shown, value) => {
+      for (const line of [
+        `RW ${value} FLAT "disk-flat.vmdk" 0`,
+        `RW 1 FLAT "disk-flat.vmdk" ${value}`,
+        `RW ${value} ZERO`,
+      ]) {
+        const folder = fresh(scratch.path);
+        writeFileSync(join(folder, 'disk-flat.vmdk'), Buffer.alloc(512, 1));
+        writeFileSync(join(folder, 'disk.vmdk'), descriptorText({ createType: 'monolithicFlat', extents: [line] }));
+        const { error, size } = await attack(folder, 'disk.vmdk');
+        if (error === undefined) expect(size).toBeLessThanOrEqual(Number.MAX_SAFE_INTEGER);
+        else expect(error.kind).toMatch(/^(corrupt|unsupported)$/);
+      }
+    },
+  );
+
+  it.each([
+    ['5,000 extents', { extents: new Array<string>(5_000).fill('RW 1 ZERO') }],
+    [
+      'extents of 2^53 bytes together, and one more',
+      { extents: [...new Array<string>(4).fill(`RW ${2 ** 42} ZERO`), 'RW 1 ZERO'] },
+    ],
+    ['4,000 extents of one file', { extents: new Array<string>(4_000).fill('RW 1 FLAT "disk-flat.vmdk" 0') }],
+    ['version 2^32-1', { version: 2 ** 32 - 1, extents: ['RW 1 ZERO'] }],
+    ['an encoding of 10,000 letters', { encoding: 'x'.repeat(10_000), extents: ['RW 1 ZERO'] }],
+    ['a content id of 10,000 digits', { cid: 'f'.repeat(10_000), extents: ['RW 1 ZERO'] }],
+    ['100,000 empty lines', { extents: ['RW 1 ZERO'], more: new Array<string>(100_000).fill('') }],
+    ['50,000 keys', { extents: ['RW 1 ZERO'], more: Array.from({ length: 50_000 }, (_, n) => `k${n}="1"`) }],
+    ['keys of JavaScript', { extents: ['RW 1 ZERO'], more: ['__proto__="1"', 'constructor="1"', 'toString="1"'] }],
+    ['blanks in a row', { extents: [`RW${' '.repeat(200_000)}x`] }],
+    ['quotes in a row', { extents: [`RW 1 FLAT ${'"'.repeat(200_000)}`] }],
+  ])('VMDK, %s', async (_what, parts) => {
+    const folder = fresh(scratch.path);
+    writeFileSync(join(folder, 'disk-flat.vmdk'), Buffer.alloc(512, 1));
+    writeFileSync(join(folder, 'disk.vmdk'), descriptorText({ createType: 'monolithicFlat', ...parts }));
+    const { error } = await attack(folder, 'disk.vmdk');
+    if (error !== undefined) expect(error.kind).toMatch(/^(corrupt|unsupported)$/);
+  });
+
+  it('text that only looks like a descriptor, and takes long to look at', async () => {
+    const folder = fresh(scratch.path);
+    for (let n = 0; n < 20; n++) {
+      writeFileSync(join(folder, `a${n}.img`), `version=1\n${'\n'.repeat(65_536)}`);
+      writeFileSync(join(folder, `b${n}.img`), `${' \n'.repeat(32_768)}# Disk`);
+      writeFileSync(join(folder, `c${n}.xml`), `${'<!--'.repeat(16_384)}`);
+      writeFileSync(join(folder, `d${n}.xml`), `${'<?a '.repeat(16_384)}`);
+    }
+    await scan(folder);
+  });
+
+  it.each([
+    '/etc/passwd',
+    '../../etc/passwd',
+    '\\\\.\\PhysicalDrive0',
+    '/dev/zero',
+    'disk.vmdk',
+    '.',
+    'a'.repeat(5_000),
+  ])('VMDK, a change tracking file called "%s"', async (name) => {
+    const folder = fresh(scratch.path);
+    const more = [`changeTrackPath="${name}"`];
+    writeFileSync(
+      join(folder, 'disk.vmdk'),
+      descriptorText({ createType: 'monolithicFlat', extents: ['RW 1 ZERO'], more }),
+    );
+    const { error, files } = await attack(folder, 'disk.vmdk');
+    expect(error).toBeUndefined();
+    expect(files).toEqual(['disk.vmdk']);
+  });
+
+  it.each(OUTRAGEOUS.map((value) => [value.slice(0, 24), value]))(
+    'Parallels, a disk of "%s" sectors',
+    async (_shown, value) => {
+      for (const field of ['Disk_size', 'Start', 'End', 'Blocksize']) {
+        const folder = fresh(scratch.path);
+        const { leaf } = parallelsFolder.write(folder);
+        const text = readFileSync(join(folder, leaf), 'utf8');
+        writeFileSync(
+          join(folder, leaf),
+          text.replace(new RegExp(`<${field}>\\d+</${field}>`), `<${field}>${value}</${field}>`),
+        );
+        const { error } = await attack(folder, leaf);
+        // The images know their clusters themselves.
+        if (error === undefined) expect(field === 'Blocksize' || (field === 'Start' && value === '0')).toBe(true);
+        else expect(error).toMatchObject({ kind: 'corrupt' });
+      }
+    },
+  );
+
+  it.each(OUTRAGEOUS.map((value) => [value.slice(0, 24), value]))(
+    'XVA, a disk of "%s" bytes',
+    async (_shown, value) => {
+      const folder = fresh(scratch.path);
+      const described = ovaXml([vdiRecord('Ref:1', 0, { virtual_size: value })]);
+      const members = [
+        { name: 'ova.xml', content: Buffer.from(described) },
+        { name: 'Ref:1/00000000', content: Buffer.alloc(1 << 20, 1) },
+      ];
+      writeFileSync(join(folder, 'web.xva'), buildTar(members));
+      const { error } = await attack(folder, 'web.xva/Ref:1');
+      expect(error).toMatchObject({ kind: 'corrupt' });
+    },
+  );
+
+  it.each([
+    ['of number 2^32-1', ['00000000', '4294967295']],
+    ['of number 2^32', ['00000000', '4294967296']],
+    ['that do not begin with 0', ['00000001']],
+    ['out of order', ['00000000', '00000002', '00000001']],
+    ['twice', ['00000000', '00000001', '00000001']],
+    ['with other digits', ['00000000', '000000001']],
+  ])('XVA, chunks %s', async (_what, numbers) => {
+    const folder = fresh(scratch.path);
+    const described = ovaXml([vdiRecord('Ref:1', 3 << 20)]);
+    const chunks = numbers.map((number) => ({ name: `Ref:1/${number}`, content: Buffer.alloc(1 << 20, 1) }));
+    writeFileSync(join(folder, 'web.xva'), buildTar([{ name: 'ova.xml', content: Buffer.from(described) }, ...chunks]));
+    expect((await attack(folder, 'web.xva/Ref:1')).error).toMatchObject({ kind: 'corrupt' });
   });
 });

@@ -100,7 +100,8 @@ describe.each(IMAGES.map((fixture) => [fixture.name, fixture] as const))('%s', (
 
 describe('a fixed VHD, which shows what it is at its end only', () => {
   const scratch = scratchFolder('renamed-fixed');
-  it.each(FORMATS)('as .%s: a VHD, or refused', async (ending) => {
+  // A .hdd may be a raw disk.
+  it.each(FORMATS.filter((ending) => ending !== 'hdd'))('as .%s: a VHD, or refused', async (ending) => {
     const folder = fresh(scratch.path);
     vhdFixed.write(folder);
     renameSync(join(folder, 'disk.vhd'), join(folder, `other.${ending}`));

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { findingFromError } from '../../chain/verify.ts';
 import { CancelledError, ChainliftError, UnsupportedError } from '../../errors.ts';
 import type { Finding } from '../../image/image.ts';
+import type { OpenFile } from '../../storage/archive/archive.ts';
 import { type Draft, draftOf, finishDrafts, folderLabel } from '../drafts.ts';
 import { isCompanionName } from '../files.ts';
 import type { LayerIndex } from '../layers.ts';
