@@ -6,10 +6,10 @@
 import { CorruptError } from '../errors.ts';
 import type { Io } from '../storage/io.ts';
 
-/** Once for the tables, once for their runs, and once for what readers fetch twice or do not need. */
-const TIMES = 3;
+/** Readers fetch some things twice, and more than they need. */
+const TIMES = 4;
 /** Added for small files. */
-const SPARE = 16 << 20;
+const SPARE = 64 << 20;
 
 export class WalkBudget {
   readonly #source: string;
@@ -19,9 +19,9 @@ export class WalkBudget {
 
   /**
    * @param source what errors call the image. @param size bytes of its files together. @param runWeight bytes of the file that there are
-   * for each run at least: of the table entry that it comes from, or of the block that it lies in.
+   * for each run at least, rounded up: of tables (a subcluster of QCOW2 has half a byte), or of the block it lies in.
    */
-  constructor(source: string, size: number, runWeight: number) {
+  constructor(source: string, size: number, runWeight = 2) {
     this.#source = source;
     this.#size = size;
     this.#runWeight = runWeight;
